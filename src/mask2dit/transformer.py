@@ -1,0 +1,237 @@
+"""The transformer: CogVideoX's, with its parameter names, over several scenes at once.
+
+Read `Mask2DiTTransformer3DModel.forward` first: it shows the whole. What differs from CogVideoX is that there is one timestep per scene
+(modulation) and that attention follows a plan (plans, attention). With one scene it is CogVideoX, bit for bit.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin, FeedForward
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.embeddings import CogVideoXPatchEmbed, TimestepEmbedding, Timesteps
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import apply_lora_scale
+from torch import Tensor, nn
+
+from mask2dit._diffusers_private import register_cached_block
+from mask2dit.attention import SceneAttention
+from mask2dit.errors import InputError, ModelError
+from mask2dit.modulation import SceneAdaLayerNorm, SceneLayerNormZero, gated
+from mask2dit.plans import AttentionGroup, get_plan
+from mask2dit.rope import rotary_table
+from mask2dit.scene_layout import SceneLayout
+
+
+class Mask2DiTBlock(nn.Module):
+    """Attention, then feed-forward, over the text and the video of all scenes."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_attention_heads: int,
+        attention_head_dim: int,
+        time_embed_dim: int,
+        dropout: float,
+        activation_fn: str,
+        attention_bias: bool,
+        norm_elementwise_affine: bool,
+        norm_eps: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = SceneLayerNormZero(time_embed_dim, dim, norm_elementwise_affine, norm_eps)
+        self.attn1 = SceneAttention(dim, num_attention_heads, attention_head_dim, attention_bias)
+        self.norm2 = SceneLayerNormZero(time_embed_dim, dim, norm_elementwise_affine, norm_eps)
+        self.ff = FeedForward(dim, dropout=dropout, activation_fn=activation_fn, final_dropout=True)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        layout: SceneLayout,
+        groups: tuple[AttentionGroup, ...],
+        image_rotary_emb: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Video [B, ΣV, D], text [B, ΣL, D], temb [B, S, time_embed_dim] → video, text."""
+        video, text, gate, text_gate = self.norm1(hidden_states, encoder_hidden_states, temb, layout)
+        video, text = self.attn1(video, text, groups, image_rotary_emb)
+        hidden_states = hidden_states + gated(video, gate, layout.video_lengths)
+        encoder_hidden_states = encoder_hidden_states + gated(text, text_gate, layout.text_lengths)
+
+        video, text, gate, text_gate = self.norm2(hidden_states, encoder_hidden_states, temb, layout)
+        joint = self.ff(torch.cat([text, video], dim=1))  # [B, ΣL + ΣV, D]
+        text, video = joint.split([text.shape[1], video.shape[1]], dim=1)
+        hidden_states = hidden_states + gated(video, gate, layout.video_lengths)
+        encoder_hidden_states = encoder_hidden_states + gated(text, text_gate, layout.text_lengths)
+        return hidden_states, encoder_hidden_states
+
+
+class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
+    """Mask²DiT's denoiser (paper, section 3). The configuration has CogVideoX's names and the 5B values as defaults.
+
+    `attention_plan` is one of `mask2dit.plans.PLANS`. Raises ModelError for CogVideoX variants that it cannot compute: positions that
+    are not rotary (2B), patches over time (1.5), and the offset embedding (1.5 image-to-video).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["Mask2DiTBlock", "CogVideoXPatchEmbed"]  # noqa: RUF012 - diffusers' protocol, as the next two
+    _repeated_blocks = ["Mask2DiTBlock"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["patch_embed", "norm"]  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        num_attention_heads: int = 48,
+        attention_head_dim: int = 64,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        flip_sin_to_cos: bool = True,
+        freq_shift: int = 0,
+        time_embed_dim: int = 512,
+        ofs_embed_dim: int | None = None,
+        text_embed_dim: int = 4096,
+        num_layers: int = 42,
+        dropout: float = 0.0,
+        attention_bias: bool = True,
+        sample_width: int = 90,
+        sample_height: int = 60,
+        sample_frames: int = 49,
+        patch_size: int = 2,
+        patch_size_t: int | None = None,
+        temporal_compression_ratio: int = 4,
+        max_text_seq_length: int = 226,
+        activation_fn: str = "gelu-approximate",
+        timestep_activation_fn: str = "silu",
+        norm_elementwise_affine: bool = True,
+        norm_eps: float = 1e-5,
+        spatial_interpolation_scale: float = 1.875,
+        temporal_interpolation_scale: float = 1.0,
+        use_rotary_positional_embeddings: bool = True,
+        use_learned_positional_embeddings: bool = False,
+        patch_bias: bool = True,
+        attention_plan: str = "symmetric",
+    ) -> None:
+        super().__init__()
+        _refuse_other_variants(use_rotary_positional_embeddings, use_learned_positional_embeddings, patch_size_t, ofs_embed_dim)
+        dim = num_attention_heads * attention_head_dim
+        self._plan = get_plan(attention_plan)
+
+        self.patch_embed = CogVideoXPatchEmbed(
+            patch_size=patch_size,
+            in_channels=in_channels,
+            embed_dim=dim,
+            text_embed_dim=text_embed_dim,
+            bias=patch_bias,
+            use_positional_embeddings=False,
+            use_learned_positional_embeddings=False,
+        )
+        self.embedding_dropout = nn.Dropout(dropout)
+        self.time_proj = Timesteps(dim, flip_sin_to_cos, freq_shift)
+        self.time_embedding = TimestepEmbedding(dim, time_embed_dim, timestep_activation_fn)
+        self.transformer_blocks = nn.ModuleList(
+            Mask2DiTBlock(
+                dim=dim,
+                num_attention_heads=num_attention_heads,
+                attention_head_dim=attention_head_dim,
+                time_embed_dim=time_embed_dim,
+                dropout=dropout,
+                activation_fn=activation_fn,
+                attention_bias=attention_bias,
+                norm_elementwise_affine=norm_elementwise_affine,
+                norm_eps=norm_eps,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm_final = nn.LayerNorm(dim, norm_eps, norm_elementwise_affine)
+        self.norm_out = SceneAdaLayerNorm(time_embed_dim, dim, norm_elementwise_affine, norm_eps)
+        self.proj_out = nn.Linear(dim, patch_size * patch_size * out_channels)
+        self.gradient_checkpointing = False
+
+    def set_attention_plan(self, name: str) -> None:
+        """Choose who may meet across scenes, by the plan's name; InputError names the choices. Saved with the configuration."""
+        self._plan = get_plan(name)
+        self.register_to_config(attention_plan=name)
+
+    @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        layout: SceneLayout,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        attention_kwargs: dict[str, Any] | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """Predict v for the latents of all scenes.
+
+        hidden_states [B, F, C, H, W]: latents joined on time. encoder_hidden_states [B, ΣL, E]: captions laid end to end.
+        timestep [B], or [B, S] for one per scene: 0 = this scene is known and clean. layout: tokens per scene. image_rotary_emb: (cos, sin),
+        each [ΣV, d]; None builds it from the latent size. attention_kwargs: {"scale": …} scales LoRA layers.
+        Returns `.sample` [B, F, C, H, W]. Raises InputError where these disagree.
+        """
+        del attention_kwargs  # the decorator has used it
+        _, num_frames, _, height, width = hidden_states.shape
+        patch = self.config.patch_size
+        grid = (height // patch, width // patch)
+        self._check(hidden_states, encoder_hidden_states, timestep, layout)
+
+        temb = self._embed_time(timestep, layout.num_scenes, hidden_states.dtype)  # [B, S, time_embed_dim]
+        joint = self.patch_embed(encoder_hidden_states, hidden_states)  # [B, ΣL + ΣV, D]
+        text, video = self.embedding_dropout(joint).split([layout.num_text_tokens, layout.num_video_tokens], dim=1)
+        if image_rotary_emb is None:
+            image_rotary_emb = self.rotary_table(num_frames, grid, hidden_states.device)
+        groups = self._plan.groups(layout)
+
+        for block in self.transformer_blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                video, text = self._gradient_checkpointing_func(block, video, text, temb, layout, groups, image_rotary_emb)
+            else:
+                video, text = block(video, text, temb, layout, groups, image_rotary_emb)
+
+        video = self.norm_out(self.norm_final(video), temb, layout)  # [B, ΣV, D]
+        patches = self.proj_out(video).unflatten(1, (num_frames, *grid)).unflatten(4, (-1, patch, patch))  # [B, F, rows, columns, C, p, p]
+        output = patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)  # [B, F, C, H, W]
+        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    def rotary_table(self, num_latent_frames: int, grid: tuple[int, int], device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+        """(cos, sin), each [ΣV, d], for `num_latent_frames` of all scenes and a grid of (rows, columns) patches."""
+        patch = self.config.patch_size
+        base_grid = (self.config.sample_height // patch, self.config.sample_width // patch)
+        return rotary_table(num_latent_frames, grid, base_grid, self.config.attention_head_dim, device)
+
+    def _embed_time(self, timestep: Tensor, num_scenes: int, dtype: torch.dtype) -> Tensor:
+        if timestep.ndim == 1:
+            timestep = timestep[:, None].expand(-1, num_scenes)
+        sinusoid = self.time_proj(timestep.flatten()).to(dtype)  # [B·S, D], from float32
+        return self.time_embedding(sinusoid).unflatten(0, timestep.shape)  # type: ignore[no-any-return]
+
+    def _check(self, hidden_states: Tensor, encoder_hidden_states: Tensor, timestep: Tensor, layout: SceneLayout) -> None:
+        batch, num_frames, _, height, width = hidden_states.shape
+        patch = self.config.patch_size
+        if height % patch or width % patch:
+            raise InputError(f"hidden_states: got {height} × {width} latent cells, expected multiples of the patch size {patch}")
+        num_video_tokens = num_frames * (height // patch) * (width // patch)
+        if layout.num_video_tokens != num_video_tokens:
+            raise InputError(f"layout: got {layout.num_video_tokens} video tokens, expected {num_video_tokens} for these latents")
+        if layout.num_text_tokens != encoder_hidden_states.shape[1]:
+            raise InputError(f"layout: got {layout.num_text_tokens} text tokens, expected {encoder_hidden_states.shape[1]} as in the captions")
+        if timestep.shape not in ((batch,), (batch, layout.num_scenes)):
+            raise InputError(f"timestep: got shape {tuple(timestep.shape)}, expected ({batch},) or ({batch}, {layout.num_scenes})")
+
+
+def _refuse_other_variants(rotary: bool, learned: bool, patch_size_t: int | None, ofs_embed_dim: int | None) -> None:
+    if not rotary:
+        raise ModelError("use_rotary_positional_embeddings: got false (CogVideoX-2b), expected true; use a model of the CogVideoX-5b family")
+    if learned or patch_size_t is not None or ofs_embed_dim is not None:
+        raise ModelError(
+            "got learned positions, patch_size_t or ofs_embed_dim (CogVideoX 1.5 or image-to-video), expected a CogVideoX-5b text-to-video "
+            "configuration; use a model of that family"
+        )
+
+
+register_cached_block(Mask2DiTBlock)

@@ -1,0 +1,93 @@
+"""Real components, tiny and random: a transformer, a VAE, a text encoder with its tokenizer, and a whole model folder of them."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
+from safetensors.torch import load_file
+
+from mask2dit import Mask2DiTTransformer3DModel, SceneLayout
+
+GOLDEN = Path(__file__).parent / "fixtures" / "golden"
+
+
+def golden(name: str) -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+def golden_config(name: str) -> dict:
+    return json.loads((GOLDEN / f"{name}.json").read_text())["config"]
+
+
+def released_transformer() -> Mask2DiTTransformer3DModel:
+    """The tiny transformer whose vectors were recorded from the released classes."""
+    config = {key: value for key, value in golden_config("tiny_transformer").items() if key != "add_noise_in_inpaint_model"}
+    model = Mask2DiTTransformer3DModel.from_config(config)
+    model.load_state_dict(golden("tiny_transformer"))
+    return model.eval()
+
+
+def released_vae() -> AutoencoderKLCogVideoX:
+    vae = AutoencoderKLCogVideoX.from_config(released_vae_config())
+    vae.load_state_dict(golden("tiny_vae"))
+    return vae.eval()
+
+
+def released_vae_config() -> dict:
+    config = dict(golden_config("tiny_vae"))
+    levels = len(config["block_out_channels"])
+    return config | {
+        "down_block_types": ("CogVideoXDownBlock3D",) * levels,
+        "up_block_types": ("CogVideoXUpBlock3D",) * levels,
+    }
+
+
+def released_scheduler() -> CogVideoXDDIMScheduler:
+    config = json.loads((GOLDEN / "scheduler.json").read_text())["config"]
+    return CogVideoXDDIMScheduler.from_config(config)
+
+
+TRANSFORMER_CONFIG = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "time_embed_dim": 24,
+    "text_embed_dim": 20,
+    "num_layers": 3,
+    "sample_width": 6,
+    "sample_height": 4,
+    "sample_frames": 9,
+    "max_text_seq_length": 16,
+}
+
+
+def transformer(seed: int = 0, **changes: object) -> Mask2DiTTransformer3DModel:
+    """A random transformer; every parameter is random, so that nothing is hidden by a zero."""
+    model = Mask2DiTTransformer3DModel.from_config(TRANSFORMER_CONFIG | changes)
+    return randomise(model, seed)
+
+
+def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            centre = 1.0 if "norm" in name and name.endswith("weight") and parameter.ndim == 1 else 0.0
+            spread = parameter.shape[1] ** -0.5 if parameter.ndim > 1 else 0.1
+            parameter.copy_(centre + spread * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def inputs(model: Mask2DiTTransformer3DModel, text_lengths: tuple[int, ...], frames: tuple[int, ...], batch: int = 2, seed: int = 1) -> dict:
+    """Random arguments of `forward` for scenes of `frames` latent frames."""
+    generator = torch.Generator().manual_seed(seed)
+    config = model.config
+    height, width = config.sample_height, config.sample_width
+    per_frame = (height // config.patch_size) * (width // config.patch_size)
+    return {
+        "hidden_states": torch.randn(batch, sum(frames), config.in_channels, height, width, generator=generator),
+        "encoder_hidden_states": torch.randn(batch, sum(text_lengths), config.text_embed_dim, generator=generator),
+        "timestep": torch.randint(0, 1000, (batch, len(frames)), generator=generator),
+        "layout": SceneLayout(text_lengths, tuple(count * per_frame for count in frames)),
+    }
