@@ -198,7 +198,9 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         output = patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)  # [B, F, C, H, W]
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
-    def rotary_table(self, num_latent_frames: int, grid: tuple[int, int], device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+    def rotary_table(
+        self, num_latent_frames: int, grid: tuple[int, int], device: torch.device | str | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(cos, sin), each [ΣV, d], for `num_latent_frames` of all scenes and a grid of (rows, columns) patches."""
         patch = self.config.patch_size
         base_grid = (self.config.sample_height // patch, self.config.sample_width // patch)
@@ -219,14 +221,18 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         if layout.num_video_tokens != num_video_tokens:
             raise InputError(f"layout: got {layout.num_video_tokens} video tokens, expected {num_video_tokens} for these latents")
         if layout.num_text_tokens != encoder_hidden_states.shape[1]:
-            raise InputError(f"layout: got {layout.num_text_tokens} text tokens, expected {encoder_hidden_states.shape[1]} as in the captions")
+            raise InputError(
+                f"layout: got {layout.num_text_tokens} text tokens, expected {encoder_hidden_states.shape[1]} as in the captions"
+            )
         if timestep.shape not in ((batch,), (batch, layout.num_scenes)):
             raise InputError(f"timestep: got shape {tuple(timestep.shape)}, expected ({batch},) or ({batch}, {layout.num_scenes})")
 
 
 def _refuse_other_variants(rotary: bool, learned: bool, patch_size_t: int | None, ofs_embed_dim: int | None) -> None:
     if not rotary:
-        raise ModelError("use_rotary_positional_embeddings: got false (CogVideoX-2b), expected true; use a model of the CogVideoX-5b family")
+        raise ModelError(
+            "use_rotary_positional_embeddings: got false (CogVideoX-2b), expected true; use a model of the CogVideoX-5b family"
+        )
     if learned or patch_size_t is not None or ofs_embed_dim is not None:
         raise ModelError(
             "got learned positions, patch_size_t or ofs_embed_dim (CogVideoX 1.5 or image-to-video), expected a CogVideoX-5b text-to-video "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from mask2dit.errors import InvalidValueError
+from mask2dit.errors import InputError
 
 SPECIES = ("fox", "bear", "rabbit", "owl", "frog", "robot", "ghost", "fish")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
@@ -30,6 +30,7 @@ LARGE_HELD_OUT_SEEDS = range(500_000, 500_200)
 
 TRAINING_SEEDS = range(1_000_000, 1_000_000_000)
 """Stories to train on; disjoint from all the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Level:
@@ -120,9 +121,9 @@ class Story:
 def draw_story(seed: int, level: str, num_scenes: int = 3) -> Story:
     """Draw the story of a seed. Asking for more scenes keeps those there were and adds new ones after them."""
     if level not in LEVELS:
-        raise InvalidValueError(f"level {level!r} does not exist; choose one of {', '.join(LEVELS)}")
+        raise InputError(f"level {level!r} does not exist; choose one of {', '.join(LEVELS)}")
     if num_scenes < 1:
-        raise InvalidValueError(f"a story needs at least one scene, got num_scenes={num_scenes}")
+        raise InputError(f"a story needs at least one scene, got num_scenes={num_scenes}")
     world = LEVELS[level]
     rng = _generator(seed, level, "story")
     actors = _draw_cast(rng, world)

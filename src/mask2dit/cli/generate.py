@@ -1,0 +1,141 @@
+"""`mask2dit generate`: a storyboard becomes a film folder."""
+
+import re
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mask2dit.cli.progress import Bars, Lines
+    from mask2dit.pipeline import Mask2DiTPipeline
+    from mask2dit.production import FilmRecord, FilmSettings
+    from mask2dit.storyboard import Storyboard
+
+SLUG_LENGTH = 40
+STORYBOARD_SUFFIXES = (".yaml", ".yml", ".json")
+SHOWN_WORDS = 8
+
+
+def generate(
+    storyboard: Annotated[str, typer.Argument(help="A storyboard file, or captions with ';' between scenes.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The film's folder.", show_default="films/<title>")] = None,
+    model: Annotated[str | None, typer.Option(help="A model folder or a Hub id.", show_default="built-in")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another film.", min=0)] = 0,
+    frames: Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, …", show_default="the best there is")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="float32")] = None,
+    plan: Annotated[str | None, typer.Option(help="Attention plan.", show_default="the model's")] = None,
+    display_scale: Annotated[
+        int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace whatever film the folder holds.")] = False,
+) -> None:
+    """Make a film from a storyboard.
+
+    The same command goes on with a film that was interrupted.
+    """
+    began = time.perf_counter()
+    board, source = _read(storyboard)
+    folder = output or Path("films") / _slug(board.title or (source.stem if source else board.scenes[0].prompt))
+    if model is None:
+        _note_unknown_words(board)
+
+    from mask2dit.cli.progress import shown_progress
+
+    with shown_progress() as progress:
+        progress.start("loading", 1)
+        from mask2dit.production import FilmFolder, FilmSettings
+
+        settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale)
+        FilmFolder(folder).check(board, overwrite)
+        pipeline = _load(model, plan, device, dtype)
+        progress.done()
+        record = _make(pipeline, board, folder, settings, model or "built-in", overwrite, progress, source)
+    _tell(record, folder, storyboard, source, time.perf_counter() - began)
+
+
+def _read(text: str) -> tuple["Storyboard", Path | None]:
+    from mask2dit.storyboard import Storyboard
+
+    path = Path(text)
+    try:
+        is_file = path.suffix.lower() in STORYBOARD_SUFFIXES or path.exists()
+    except OSError:  # captions too long for a file name
+        is_file = False
+    return (Storyboard.read(path), path) if is_file else (Storyboard.from_text(text), None)
+
+
+def _slug(text: str) -> str:
+    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    return words[:SLUG_LENGTH].rstrip("-") or "film"
+
+
+def _note_unknown_words(board: "Storyboard") -> None:
+    from mask2dit.playhouse.captions import unknown_words
+
+    unknown = list(dict.fromkeys(word for caption in board.captions for word in unknown_words(caption)))
+    if unknown:
+        shown = ", ".join(word[:SLUG_LENGTH] for word in unknown[:SHOWN_WORDS]) + (", …" if len(unknown) > SHOWN_WORDS else "")
+        typer.echo(f"note: the built-in model does not know: {shown}; `mask2dit words` lists what it knows", err=True)
+
+
+def _load(model: str | None, plan: str | None, device: str | None, dtype: str | None) -> "Mask2DiTPipeline":
+    from mask2dit.cli.machine import checked_device, checked_dtype
+    from mask2dit.cli.quiet import quieten_libraries
+    from mask2dit.loading import load_pipeline
+
+    quieten_libraries()
+    return load_pipeline(model, plan=plan, device=checked_device(device), dtype=checked_dtype(dtype))
+
+
+def _make(
+    pipeline: "Mask2DiTPipeline",
+    board: "Storyboard",
+    folder: Path,
+    settings: "FilmSettings",
+    model: str,
+    overwrite: bool,
+    progress: "Bars | Lines",
+    source: Path | None,
+) -> "FilmRecord":
+    from mask2dit.errors import InputError, StoryboardError
+    from mask2dit.production import make_film
+
+    try:
+        return make_film(pipeline, board, folder, settings, model=model, overwrite=overwrite, progress=progress)
+    except (InputError, StoryboardError) as error:
+        if source is not None and str(error).startswith("scene "):  # the pipeline does not know the file
+            raise type(error)(f"{source}: {error}") from None
+        raise
+
+
+def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None, seconds: float) -> None:
+    count = len(record.scenes)
+    size = f"{record.width * record.display_scale} by {record.height * record.display_scale} pixels"
+    files = (
+        ("film.mp4", f"{count} scene{'s' * (count > 1)}, {record.duration_seconds:.1f} s, {size}"),
+        ("contact_sheet.png", "the scenes at a glance"),
+        ("film.webp", "the film as a moving picture, for a page or a message"),
+        ("scenes/", f"{record.scenes[0].video}" + (f" to {record.scenes[-1].video}" if count > 1 else "")),
+        ("storyboard.yaml", "what was asked for; run.json: how it was made"),
+    )
+    typer.echo(f"\nMade in {seconds:.1f} s, in {folder}:")
+    for name, what in files:
+        typer.echo(f"  {name:<18} {what}")
+    seed = max(scene.seed for scene in record.scenes) + 1
+    again, written = shlex.quote(asked if source else str(folder / "storyboard.yaml")), shlex.quote(str(folder / "storyboard.yaml"))
+    other, edited = shlex.quote(f"{folder}-seed-{seed}"), shlex.quote(f"{folder}-edited")
+    typer.echo("\nTry next:")
+    typer.echo(f"  mask2dit generate {again} --seed {seed} -o {other}    # another take")
+    typer.echo(f"  mask2dit generate {written} -o {edited}    # after you changed that file")
+    typer.echo("  mask2dit storyboard --random -o story.yaml    # a new story")

@@ -1,0 +1,35 @@
+"""Names of devices and number formats, as they are typed."""
+
+from typing import TYPE_CHECKING
+
+from mask2dit.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def checked_device(name: str | None) -> str:
+    """The device to use: None is a CUDA device if there is one, else the CPU. Imports torch."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = "no such device" if str(error).startswith("Expected one of") else str(error).splitlines()[0]
+        raise InputError(f"--device: got {name!r}, expected one that works here, such as cpu ({reason}); leave it out") from None
+    return name
+
+
+def checked_dtype(name: str | None) -> "torch.dtype | None":
+    """The number format to compute in; None leaves the choice to the loader. Imports torch."""
+    import torch
+
+    if name is None:
+        return None
+    if name not in DTYPES:
+        raise InputError(f"--dtype: got {name!r}, expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}; leave it out to have one chosen")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]

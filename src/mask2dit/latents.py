@@ -1,0 +1,48 @@
+"""Frames ↔ clean latents, scene by scene, and the noise that a film starts from.
+
+Nothing crosses a cut: every scene is encoded and decoded on its own. Latents are frame-first and scaled, [F, C, H, W], everywhere
+outside this module; the VAE's channel-first order stays here.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator | None] | None
+
+
+@torch.no_grad()
+def encode_frames(vae: Any, frames: Tensor) -> Tensor:
+    """Pixels [T, 3, Y, X] in -1..1 → latents [F, C, H, W]: the mode of the posterior, scaled. T is 4k + 1."""
+    pixels = frames.to(vae.device, vae.dtype).transpose(0, 1)[None]  # [1, 3, T, Y, X]
+    posterior = vae.encode(pixels).latent_dist
+    return (posterior.mode()[0] * vae.config.scaling_factor).transpose(0, 1)  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Latents [F, C, H, W] → pixels [T, 3, Y, X] in -1..1, float32 and not clamped. Chunks over time are diffusers'."""
+    scaled = latents.to(vae.device, vae.dtype).transpose(0, 1)[None] / vae.config.scaling_factor  # [1, C, F, H, W]
+    return vae.decode(scaled).sample[0].transpose(0, 1).float()  # type: ignore[no-any-return]
+
+
+def draw_noise(
+    shapes: Sequence[tuple[int, ...] | None], generator: Generators, device: torch.device, dtype: torch.dtype
+) -> list[Tensor | None]:
+    """Noise for each scene, in film order; None, for a known scene, draws nothing.
+
+    `generator`: one per scene, one for all, or None for torch's global one.
+    """
+    generators = generator_per_scene(generator, len(shapes))
+    return [
+        None if shape is None else randn_tensor(shape, generator=own, device=device, dtype=dtype)
+        for shape, own in zip(shapes, generators, strict=True)
+    ]
+
+
+def generator_per_scene(generator: Generators, num_scenes: int) -> Sequence[torch.Generator | None]:
+    """One entry per scene; a single generator serves all in turn."""
+    return generator if isinstance(generator, Sequence) else [generator] * num_scenes

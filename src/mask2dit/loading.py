@@ -1,0 +1,154 @@
+"""`load_pipeline`: the built-in model, or a model folder in diffusers' layout.
+
+Owns the check that a folder holds exactly the tensors that its configurations ask for: a missing, unknown or mis-shaped tensor is an
+error with one line, never a silently random weight.
+"""
+
+import json
+import struct
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+
+from mask2dit.errors import ModelError
+from mask2dit.pipeline import Mask2DiTPipeline
+from mask2dit.transformer import Mask2DiTTransformer3DModel
+
+TRANSFORMER_CLASSES = ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel")
+
+
+def builtin_model() -> Path:
+    """The folder of the model that ships in the package."""
+    return Path(str(files("mask2dit") / "weights" / "playhouse"))
+
+
+def load_pipeline(
+    model: str | Path | None = None,
+    *,
+    plan: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Mask2DiTPipeline:
+    """Load a pipeline: None for the built-in model, else a model folder.
+
+    plan: an attention plan's name, None for the model's own. device: None leaves it on the CPU. dtype: None is float32.
+    Raises ModelError, in one line, where the folder is missing or is not what it should be.
+    """
+    folder = Path(model) if model is not None else builtin_model()
+    index = _read_index(folder)
+    for name, cls in (("transformer", Mask2DiTTransformer3DModel), ("vae", AutoencoderKLCogVideoX), ("text_encoder", None)):
+        if index.get(name, [None])[0] is not None:
+            check_tensors(folder / name, cls)
+    dtype = dtype or torch.float32
+    try:
+        transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
+        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, torch_dtype=dtype)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise ModelError(f"{folder}: cannot be loaded as a model folder: {_one_line(error)}") from error
+    if plan is not None:
+        pipeline.transformer.set_attention_plan(plan)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device) if device is not None else pipeline  # type: ignore[no-any-return]
+
+
+def check_tensors(folder: Path, cls: type[Any] | None) -> None:
+    """Compare the tensors of a component's folder with what its configuration asks for; ModelError names the first that differ.
+
+    cls: a diffusers model class; None is the T5 encoder. Only headers are read.
+    """
+    found = _stored_shapes(folder)
+    expected, optional = _expected_shapes(folder, cls)
+    missing = sorted(expected.keys() - found.keys() - optional)
+    extra = sorted(found.keys() - expected.keys())
+    wrong = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    if missing:
+        raise ModelError(f"{folder}: {_some(missing)} missing, expected {len(expected)} tensors as in config.json; copy the model again")
+    if extra:
+        raise ModelError(f"{folder}: {_some(extra)} not known to this model; check that config.json belongs to these weights")
+    if wrong:
+        key = wrong[0]
+        raise ModelError(
+            f"{folder}: tensor {key} has shape {found[key]}, expected {expected[key]}; check that config.json belongs to these weights"
+        )
+
+
+def _expected_shapes(folder: Path, cls: type[Any] | None) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    config = _read_json(folder / "config.json")
+    try:
+        with torch.device("meta"):
+            if cls is None:
+                from transformers import T5Config, T5EncoderModel
+
+                model = T5EncoderModel(T5Config.from_dict(config))
+            else:
+                known = {key: value for key, value in config.items() if not key.startswith("_")}
+                model = cls.from_config(known)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{folder / 'config.json'}: {_one_line(error)}") from error
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    # T5 ties its token table under two names; a file holds one of them.
+    return shapes, {"encoder.embed_tokens.weight", "shared.weight"} if cls is None else set()
+
+
+def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise ModelError(f"{folder}: got no .safetensors file, expected the weights of a diffusers model folder; copy the model again")
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > path.stat().st_size:
+                    raise ValueError("the header is longer than the file")
+                header = json.loads(file.read(length))
+            end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
+            if 8 + length + end != path.stat().st_size:
+                raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
+        except (OSError, ValueError, struct.error, KeyError) as error:
+            raise ModelError(f"{path}: damaged or cut short ({_one_line(error)}); copy the model again") from None
+        shapes |= {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
+    return shapes
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such folder, expected a model folder with model_index.json; check --model")
+    index = _read_json(folder / "model_index.json")
+    for name in ("vae", "transformer", "scheduler"):
+        if not (isinstance(index.get(name), list) and len(index[name]) == 2 and (folder / name).is_dir()):
+            raise ModelError(f"{folder}: component {name} is missing, expected vae, transformer and scheduler; copy the model again")
+    cls = index["transformer"][1]
+    if cls not in TRANSFORMER_CLASSES:
+        raise ModelError(f"{folder}: the transformer is a {cls}, expected {' or '.join(TRANSFORMER_CLASSES)}")
+    return index
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file, expected it in a diffusers model folder; check the folder") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({_one_line(error)}); copy the model again") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: got a {type(values).__name__}, expected a JSON object; copy the model again")
+    return values
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:2])
+    return (
+        f"tensors {shown} and {len(keys) - 2} more are"
+        if len(keys) > 2
+        else f"tensor{'s' if len(keys) > 1 else ''} {shown} {'are' if len(keys) > 1 else 'is'}"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,324 @@
+"""`Mask2DiTPipeline`: check, encode, denoise, decode.
+
+Read `__call__` first. Generating, re-making, inserting and extending are one loop: scenes that are known have timestep 0 and are never
+stepped. Files, seeds and films on disk belong to production.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import CogVideoXDPMScheduler, DiffusionPipeline
+from diffusers.loaders import CogVideoXLoraLoaderMixin
+from diffusers.utils import BaseOutput
+from diffusers.video_processor import VideoProcessor
+from torch import Tensor
+
+from mask2dit.errors import InputError
+from mask2dit.film_request import FilmRequest, ModelValues, PerScene, resolve_request
+from mask2dit.latents import Generators, decode_latents, draw_noise, encode_frames, generator_per_scene
+from mask2dit.scene_layout import SceneLayout
+from mask2dit.storyboard import Storyboard
+from mask2dit.text import check_caption, encode_captions
+from mask2dit.transformer import Mask2DiTTransformer3DModel
+from mask2dit.video_shape import Compression
+
+OutputType = Literal["np", "pt", "pil", "latent"]
+StepCallback = Callable[["Mask2DiTPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
+
+
+@dataclass
+class Mask2DiTPipelineOutput(BaseOutput):  # type: ignore[misc]
+    """`scenes`: one entry per scene, in film order, in the form that `output_type` asked for."""
+
+    scenes: list[Any]
+
+
+class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ignore[misc]
+    """Films of several scenes. Components are those of a CogVideoX folder, with our transformer.
+
+    The other arguments are the model's own values; they are saved in `model_index.json`, and the defaults are those of the released
+    weights. `tokenizer` and `text_encoder` may be None when `prompt_embeds` are given.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012 - diffusers' protocol, as the next
+    _optional_components = ["tokenizer", "text_encoder"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        text_encoder: Any,
+        vae: Any,
+        transformer: Mask2DiTTransformer3DModel,
+        scheduler: Any,
+        window: int = 3,
+        known_sets: str = "last",
+        height: int = 480,
+        width: int = 720,
+        num_frames: int = 49,
+        fps: int = 8,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 6.0,
+        negative_prompt: str = (
+            "The video is not of a high quality, it has a low resolution. Watermark present in each frame. The background is solid. "
+            "Strange body and strange trajectory. Distortion. "
+        ),
+    ) -> None:
+        super().__init__()
+        self.register_modules(tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler)
+        self.values = ModelValues(
+            window=window,
+            known_sets=known_sets,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            fps=fps,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            compression=Compression(
+                spatial=2 ** (len(vae.config.block_out_channels) - 1),
+                temporal=int(vae.config.temporal_compression_ratio),
+                patch=transformer.config.patch_size,
+            ),
+        )
+        self.register_to_config(**self.values.saved())
+        self.video_processor = VideoProcessor(vae_scale_factor=self.values.compression.spatial)
+
+    @property
+    def fps(self) -> int:
+        """Frames per second of the films that this model makes."""
+        return self.values.fps
+
+    @property
+    def max_text_seq_length(self) -> int:
+        """Text tokens per scene, L."""
+        return int(self.transformer.config.max_text_seq_length)
+
+    def check(
+        self,
+        storyboard: Storyboard | Sequence[str] | None,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: PerScene[int] = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: PerScene[float] = None,
+        negative_prompt: str | None = None,
+        num_scenes: int | None = None,
+    ) -> FilmRequest:
+        """Resolve what is asked against the model's own values; draws and computes nothing.
+
+        A value in a storyboard's scene wins over the argument, the argument over the model's own. `num_scenes` is needed when there is no
+        storyboard. Raises StoryboardError or InputError, naming the scene (from 1), what was got, what was expected and the remedy.
+        """
+        request = resolve_request(
+            storyboard, self.values, height, width, num_frames, num_inference_steps, guidance_scale, negative_prompt, num_scenes
+        )
+        limit = self.scheduler.config.num_train_timesteps
+        if request.num_inference_steps > limit:
+            raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {limit}")
+        if self.tokenizer is not None:
+            for index, (caption, negative) in enumerate(zip(request.captions, request.negative_prompts, strict=False)):
+                check_caption(caption, self.tokenizer, self.max_text_seq_length, f"scene {index + 1}, prompt")
+                check_caption(negative, self.tokenizer, self.max_text_seq_length, f"scene {index + 1}, negative_prompt")
+        return request
+
+    def encode_prompt(self, captions: Sequence[str], negative_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Encode one caption and one negative prompt per scene: prompt_embeds and negative_prompt_embeds, each [S, L, E]."""
+        if self.tokenizer is None or self.text_encoder is None:
+            raise InputError("this pipeline has no tokenizer or text encoder; give prompt_embeds and negative_prompt_embeds")
+        both = encode_captions([*captions, *negative_prompts], self.tokenizer, self.text_encoder, self.max_text_seq_length)
+        prompt_embeds, negative_prompt_embeds = both.to(self._execution_device, self.transformer.dtype).chunk(2)
+        return prompt_embeds, negative_prompt_embeds
+
+    def encode_scene(self, frames: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """[T, Y, X, 3] in 0..1, or uint8, T = 4k + 1 → clean, scaled latents [F, C, H, W]: the posterior's mode."""
+        pixels = torch.as_tensor(frames)
+        if pixels.ndim != 4 or pixels.shape[-1] != 3:
+            raise InputError(f"frames: got shape {tuple(pixels.shape)}, expected [T, Y, X, 3]")
+        scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
+        return encode_frames(self.vae, pixels.permute(0, 3, 1, 2).float() / scale * 2 - 1)
+
+    def decode_scene(self, latents: Tensor, output_type: Literal["np", "pt", "pil"] = "np") -> Any:
+        """Clean, scaled latents [F, C, H, W] → frames of one scene: "np" [T, Y, X, 3] or "pt" [T, 3, Y, X] float32 in 0..1, or "pil"."""
+        return self.video_processor.postprocess(decode_latents(self.vae, latents), output_type=output_type)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        storyboard: Storyboard | Sequence[str] | None = None,
+        *,
+        known_scenes: Mapping[int, Tensor] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: PerScene[float] = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: PerScene[int] = None,
+        negative_prompt: str | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        output_type: OutputType = "np",
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Mask2DiTPipelineOutput:
+        """Make a film.
+
+        storyboard: a Storyboard or a list of captions; None with `prompt_embeds` [S, L, E], which also replace the encoding of a storyboard's
+        captions. known_scenes: scene index → clean, scaled latents [F_s, C, H, W]; they come out untouched, and have captions too. None =
+        the model's own value; guidance and frames may be one per scene; guidance ≤ 1 in every scene runs one branch. generator: one, or one per
+        scene. latents: initial noise of the whole film [1, F, C, H, W]. output_type: "np", "pt", "pil" or "latent".
+        callback_on_step_end(pipeline, step, timestep, {"latents": [1, F, C, H, W]}) may return other latents.
+        Raises StoryboardError or InputError before anything is computed.
+        """
+        known = dict(known_scenes or {})
+        num_scenes = None if prompt_embeds is None else len(prompt_embeds)
+        request = self.check(
+            storyboard,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            num_scenes=num_scenes,
+        )
+        shapes = self._scene_shapes(request, known)
+        self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
+        if request.num_scenes > self.values.window:
+            warnings.warn(
+                f"{request.num_scenes} scenes are more than the {self.values.window} that this model was trained on at once; all are made jointly",
+                stacklevel=2,
+            )
+        if prompt_embeds is None:
+            prompt_embeds, negative_prompt_embeds = self.encode_prompt(request.captions, request.negative_prompts)
+        scenes = self._start(shapes, known, latents, generator)
+        scenes = self._denoise(request, scenes, known, prompt_embeds, negative_prompt_embeds, generator, callback_on_step_end)
+        self.maybe_free_model_hooks()
+        if output_type == "latent":
+            return Mask2DiTPipelineOutput(scenes=scenes)
+        return Mask2DiTPipelineOutput(scenes=[self.decode_scene(scene, output_type) for scene in scenes])
+
+    def _denoise(
+        self,
+        request: FilmRequest,
+        scenes: list[Tensor],
+        known: Mapping[int, Tensor],
+        prompt_embeds: Tensor,
+        negative_prompt_embeds: Tensor | None,
+        generator: Generators,
+        callback: StepCallback | None,
+    ) -> list[Tensor]:
+        """The loop over timesteps; scenes are clean or noisy latents [F_s, C, H, W], and known ones leave as they came."""
+        device, dtype = self._execution_device, self.transformer.dtype
+        embeds = [prompt_embeds] if negative_prompt_embeds is None or not request.is_guided else [prompt_embeds, negative_prompt_embeds]
+        branches = [rows.to(device, dtype).flatten(0, 1)[None] for rows in embeds]  # [1, S·L, E]
+        lengths = [len(scene) for scene in scenes]
+        patch = self.values.compression.patch
+        rows, columns = scenes[0].shape[-2] // patch, scenes[0].shape[-1] // patch
+        layout = SceneLayout((prompt_embeds.shape[1],) * len(scenes), tuple(count * rows * columns for count in lengths))
+        rotary = self.transformer.rotary_table(sum(lengths), (rows, columns), device)
+
+        self.scheduler.set_timesteps(request.num_inference_steps, device=device)
+        stepper = _Stepper(self.scheduler, generator_per_scene(generator, len(scenes)))
+        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            timestep = torch.stack([t * 0 if s in known else t for s in range(len(scenes))])[None]  # [1, S]
+            joined = torch.cat(scenes)[None]
+            predictions = []
+            for name, captions in zip(("cond", "uncond"), branches, strict=False):
+                with self.transformer.cache_context(name):
+                    prediction = self.transformer(joined, captions, timestep, layout, image_rotary_emb=rotary, return_dict=False)[0]
+                predictions.append(prediction[0].float().split(lengths))  # float32 before guidance
+            for s in range(len(scenes)):
+                if s not in known:
+                    guided = predictions[0][s]
+                    if len(predictions) == 2:
+                        guided = predictions[1][s] + request.effective_guidance(s) * (guided - predictions[1][s])
+                    scenes[s] = stepper.step(guided, scenes[s], step, s)
+            if callback is not None:
+                changed = callback(self, step, t, {"latents": torch.cat(scenes)[None]}) or {}
+                if "latents" in changed:
+                    pieces = changed["latents"][0].split(lengths)
+                    scenes = [scenes[s] if s in known else piece for s, piece in enumerate(pieces)]
+        return scenes
+
+    def _start(
+        self, shapes: Sequence[tuple[int, ...]], known: Mapping[int, Tensor], latents: Tensor | None, generator: Generators
+    ) -> list[Tensor]:
+        device, dtype = self._execution_device, self.transformer.dtype
+        if latents is not None:
+            noise = list(latents[0].to(device, dtype).split([shape[0] for shape in shapes]))
+        else:
+            noise = draw_noise([None if s in known else shape for s, shape in enumerate(shapes)], generator, device, dtype)
+        sigma = self.scheduler.init_noise_sigma
+        return [known[s].to(device, dtype) if s in known else noise[s] * sigma for s in range(len(shapes))]
+
+    def _scene_shapes(self, request: FilmRequest, known: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
+        channels = self.transformer.config.in_channels
+        shapes = [(count, channels, *request.shape.latent_size) for count in request.shape.num_latent_frames]
+        for index, given in known.items():
+            if not 0 <= index < len(shapes):
+                raise InputError(f"known_scenes: got index {index}, expected 0 to {len(shapes) - 1}")
+            if given.ndim != 4 or given.shape[1:] != shapes[index][1:] or not given.is_floating_point():
+                raise InputError(
+                    f"known_scenes: scene {index + 1} has shape {tuple(given.shape)} of {given.dtype}, expected floating-point latents "
+                    f"[F, {', '.join(map(str, shapes[index][1:]))}]; encode frames of this size with encode_scene"
+                )
+            shapes[index] = tuple(given.shape)  # a known scene keeps its own length
+        return shapes
+
+    def _check_tensors(
+        self,
+        request: FilmRequest,
+        shapes: Sequence[tuple[int, ...]],
+        prompt_embeds: Tensor | None,
+        negative_prompt_embeds: Tensor | None,
+        latents: Tensor | None,
+        generator: Generators,
+        output_type: str,
+    ) -> None:
+        text_shape = (request.num_scenes, self.max_text_seq_length, self.transformer.config.text_embed_dim)
+        for name, rows in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+            if rows is not None and tuple(rows.shape) != text_shape:
+                raise InputError(f"{name}: got shape {tuple(rows.shape)}, expected {text_shape}")
+        if prompt_embeds is not None and negative_prompt_embeds is None and request.is_guided:
+            raise InputError("negative_prompt_embeds: got none, expected them beside prompt_embeds; or set guidance_scale=1")
+        film_shape = (1, sum(shape[0] for shape in shapes), *shapes[0][1:])
+        if latents is not None and tuple(latents.shape) != film_shape:
+            raise InputError(f"latents: got shape {tuple(latents.shape)}, expected {film_shape}")
+        if isinstance(generator, Sequence) and len(generator) != request.num_scenes:
+            raise InputError(f"generator: got {len(generator)}, expected one, or one for each of {request.num_scenes} scenes")
+        if output_type not in ("np", "pt", "pil", "latent"):
+            raise InputError(f"output_type: got {output_type!r}, expected np, pt, pil or latent")
+
+
+class _Stepper:
+    """One scheduler stepped scene by scene, so that a scene's noise depends on its own generator alone."""
+
+    def __init__(self, scheduler: Any, generators: Sequence[torch.Generator | None]) -> None:
+        self._scheduler = scheduler
+        self._generators = generators
+        self._originals: dict[int, Tensor] = {}
+
+    def step(self, prediction: Tensor, scene: Tensor, step: int, index: int) -> Tensor:
+        """[F_s, C, H, W] one timestep cleaner, in the scene's dtype."""
+        timesteps = self._scheduler.timesteps
+        if isinstance(self._scheduler, CogVideoXDPMScheduler):
+            earlier = timesteps[step - 1] if step > 0 else None
+            cleaner, self._originals[index] = self._scheduler.step(
+                prediction,
+                self._originals.get(index),
+                timesteps[step],
+                earlier,
+                scene,
+                generator=self._generators[index],
+                return_dict=False,
+            )
+        else:
+            cleaner = self._scheduler.step(prediction, timesteps[step], scene, return_dict=False)[0]
+        return cleaner.to(scene.dtype)  # type: ignore[no-any-return]

@@ -1,0 +1,101 @@
+"""What a film's folder says about itself in run.json, and when two runs make the same latents."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from mask2dit.errors import InputError
+from mask2dit.storyboard import LARGEST_SEED
+
+VALUES_PER_TENSOR = 16  # enough to tell two trainings apart, and cheap at 5 billion parameters
+
+
+@dataclass(frozen=True, slots=True)
+class FilmSettings:
+    """What a command may say beside the storyboard; None is the model's own value. A scene's own value goes first."""
+
+    seed: int = 0
+    height: int | None = None
+    width: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    num_frames: int | None = None
+    negative_prompt: str | None = None
+    display_scale: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed: got {self.seed}, expected a whole number from 0 to {LARGEST_SEED}; use for example 7")
+
+
+class SceneRecord(BaseModel):
+    """One scene of run.json; `latents` and `video` are file names in the folder once they are written."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    caption: str
+    seed: int
+    num_frames: int
+    guidance_scale: float
+    latents: str | None = None
+    video: str | None = None
+
+
+class FilmRecord(BaseModel):
+    """run.json: how the film was made, how far it came, and what it took."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["running", "complete", "interrupted", "failed"] = "running"
+    stage: str = "encoding"
+    model: str
+    attention_plan: str
+    digest: str
+    height: int
+    width: int
+    display_scale: int
+    fps: float
+    num_inference_steps: int
+    scenes: tuple[SceneRecord, ...]
+    storyboard: dict[str, Any]
+    versions: dict[str, str]
+    timings_seconds: dict[str, float] = {}
+
+    @property
+    def title(self) -> str:
+        captions = [scene.caption for scene in self.scenes]
+        return str(self.storyboard.get("title") or next(iter(captions), "untitled"))
+
+    @property
+    def duration_seconds(self) -> float:
+        return sum(scene.num_frames for scene in self.scenes) / self.fps
+
+
+def installed_versions() -> dict[str, str]:
+    """Of everything that may change a pixel."""
+    names = ("mask2dit", "torch", "diffusers", "transformers", "av")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """A short name for everything that the latents follow from: equal digests, equal latents."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(modules: Mapping[str, torch.nn.Module | None]) -> str:
+    """A short name for weights by a few values of every tensor: a folder that was trained on has another one."""
+    total = hashlib.sha256()
+    for part, module in modules.items():
+        for name, tensor in module.state_dict().items() if module is not None else ():
+            total.update(f"{part}.{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            if tensor.device.type != "meta":  # offloaded layer by layer: its values are out of reach
+                total.update(tensor.detach().flatten()[:VALUES_PER_TENSOR].float().cpu().numpy().tobytes())
+    return total.hexdigest()[:16]

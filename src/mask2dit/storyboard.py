@@ -1,0 +1,368 @@
+"""The storyboard: a title, characters, and scenes, in the file that people write.
+
+Owns the file's words, what is legal in it by itself, and reading and writing it as YAML or JSON. What a given model can
+make of it (sizes, caption lengths, how many scenes at once) is the pipeline's business.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mask2dit.errors import OutputError, StoryboardError
+
+LARGEST_FILE = 16 * 2**20  # bytes; a longer "storyboard" is a video that was named by mistake
+LONGEST_SCENE_SECONDS = 3600.0  # guards against 1e300, not against ambition
+LONGEST_SCENE_FRAMES = 86_401  # an hour at 24 frames per second
+LARGEST_SEED = 2**63 - 1
+SHOWN = 40  # characters of a wrong value that a message repeats
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "blank")
+    return text
+
+
+def _one_more_than_a_multiple_of_four(num_frames: int) -> int:
+    if num_frames % 4 != 1:
+        below = max(1, (num_frames - 1) // 4 * 4 + 1)
+        raise PydanticCustomError("frames", "frames", {"remedy": f"use {below} or {below + 4}"})
+    return num_frames
+
+
+def _writable(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):  # half of a pair, from a cut JSON escape
+        raise PydanticCustomError("surrogate", "surrogate", {"remedy": "take out the broken character"})
+    return text
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(_writable)]
+WrittenText = Annotated[Text, AfterValidator(_not_blank)]
+FrameCount = Annotated[int, Field(strict=True, ge=1, le=LONGEST_SCENE_FRAMES), AfterValidator(_one_more_than_a_multiple_of_four)]
+
+
+class Scene(BaseModel):
+    """One caption and how its frames are made; None leaves the choice to the model or the command."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: WrittenText
+    duration_seconds: Annotated[float, Field(strict=True, gt=0, le=LONGEST_SCENE_SECONDS, allow_inf_nan=False)] | None = None
+    num_frames: FrameCount | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)] | None = None
+    guidance_scale: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
+    negative_prompt: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.duration_seconds is not None and self.num_frames is not None:
+            raise PydanticCustomError("two_lengths", "two lengths")
+        return self
+
+
+def _at_least_one(scenes: tuple[Scene, ...]) -> tuple[Scene, ...]:
+    if not scenes:
+        raise PydanticCustomError("no_scenes", "no scenes")
+    return scenes
+
+
+@dataclass(frozen=True, slots=True)
+class Character:
+    """A name that prompts use, and the description that a caption gives with it."""
+
+    name: str
+    description: str
+
+
+class Storyboard(BaseModel):
+    """A film as written down: scenes in order, and the characters that their prompts may name.
+
+    A mistake raises StoryboardError with one line; scenes are counted from 1 there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: Text = ""
+    characters: dict[WrittenText, WrittenText] = {}
+    scenes: Annotated[tuple[Scene, ...], AfterValidator(_at_least_one)]
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise StoryboardError(_one_line(error)) from None
+
+    @classmethod
+    def from_data(cls, data: Any, source: str = "") -> Self:
+        """Check what a file or a program holds; `source` is named in errors."""
+        try:
+            if not isinstance(data, Mapping):
+                raise StoryboardError(f"got {_describe(data)}, expected a mapping with the key scenes; begin with `scenes:`")
+            odd = [key for key in data if not isinstance(key, str)]
+            if odd:
+                raise StoryboardError(f"got the unknown key {_describe(odd[0])}, expected {_listed(cls)}; remove it")
+            return cls(**data)
+        except StoryboardError as error:
+            raise StoryboardError(f"{source}: {error}" if source else str(error)) from None
+
+    @classmethod
+    def from_captions(cls, captions: Sequence[str], title: str = "") -> Self:
+        """One scene per caption, everything else left to the model."""
+        return cls(title=title, scenes=[{"prompt": caption} for caption in captions])
+
+    @classmethod
+    def from_text(cls, text: str, title: str = "") -> Self:
+        """Captions with ';' between them."""
+        pieces = [piece.strip() for piece in text.split(";")]
+        while pieces and not pieces[-1]:
+            pieces.pop()
+        return cls.from_captions(pieces, title)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read YAML or JSON: by suffix, else by the first character."""
+        path = Path(path)
+        text = _read_text(path)
+        is_json = path.suffix.lower() == ".json" or (path.suffix.lower() not in (".yaml", ".yml") and text.lstrip()[:1] in ("{", "["))
+        try:
+            data = _parse_json(text) if is_json else _parse_yaml(text)
+        except StoryboardError as error:
+            raise StoryboardError(f"{path}: {error}") from None
+        return cls.from_data(data, source=str(path))
+
+    def write(self, path: str | Path) -> None:
+        """Write YAML, or JSON where the name says so; an existing file is replaced only by a complete one."""
+        path = Path(path)
+        text = self.to_json() if path.suffix.lower() == ".json" else self.to_yaml()
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}; choose another place or make room") from None
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values with defaults left out, in the order of the file."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def to_yaml(self) -> str:
+        return yaml.dump(self.to_data(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_data(), indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def cast(self) -> tuple[Character, ...]:
+        return tuple(Character(name, description) for name, description in self.characters.items())
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The prompts, each with the description put in brackets behind the first mention of a character."""
+        return tuple(_introduce(scene.prompt, self.cast) for scene in self.scenes)
+
+
+def _introduce(prompt: str, cast: Sequence[Character]) -> str:
+    """Names count as whole words; one that is already followed by '(' was introduced by its author."""
+    if not cast:
+        return prompt
+    descriptions = {character.name: character.description for character in cast}
+    longest_first = sorted(descriptions, key=len, reverse=True)
+    # One pass over the prompt, so that a name inside another one's description stays as it is.
+    pattern = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, longest_first)) + r")(?!\w)(\s*\()?")
+    met: set[str] = set()
+
+    def describe(match: re.Match[str]) -> str:
+        name, bracket = match.group(1), match.group(2)
+        first = name not in met
+        met.add(name)
+        return match.group(0) if bracket or not first else f"{name} ({descriptions[name]})"
+
+    return pattern.sub(describe, prompt)
+
+
+# Messages: place, got, expected, remedy.
+
+_EXPECTED = {
+    "title": ("a text", "put it in quotes"),
+    "characters": ("names with their descriptions", "write `Name: description` below it, or remove the key"),
+    "scenes": ("a list with at least one scene", "write `- prompt: …` below `scenes:`"),
+    "prompt": ("a text that says what the scene shows", "write a sentence; one that looks like a number or yes/no needs quotes"),
+    "duration_seconds": (f"a number of seconds over 0, up to {LONGEST_SCENE_SECONDS:g}", "write for example 2.5"),
+    "num_frames": (f"a whole number 4k+1 from 1 to {LONGEST_SCENE_FRAMES}", "write for example 49"),
+    "seed": (f"a whole number from 0 to {LARGEST_SEED}", "write for example 7"),
+    "guidance_scale": ("a number that is not negative", "write for example 6.0"),
+    "negative_prompt": ("a text", "put it in quotes"),
+}
+
+
+def _one_line(error: ValidationError) -> str:
+    # A mistyped key also counts as a missing one: name the cause first.
+    mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
+    rest = len(mistakes) - 1
+    return _sentence(mistakes[0]) + (f" (and {rest} more mistake{'s' * (rest > 1)})" if rest else "")
+
+
+def _sentence(mistake: ErrorDetails) -> str:
+    loc, kind, got = mistake["loc"], mistake["type"], _describe(mistake["input"])
+    if kind == "extra_forbidden":
+        model = Scene if loc[0] == "scenes" else Storyboard
+        key = str(loc[-1])
+        near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]!r}?" if near else "remove it"
+        return f"{_place(loc[:-1])}got the unknown key {_describe(key)}, expected {_listed(model)}; {remedy}"
+    if kind == "two_lengths":
+        return f"{_place(loc)}got both duration_seconds and num_frames, expected at most one; remove one of them"
+    if kind == "missing":
+        got = "nothing"
+    if loc[0] == "characters" and len(loc) > 1:
+        what = "name" if loc[-1] == "[key]" else "description"
+        return f"character {_describe(loc[1])}: got {got}, expected a {what}; write `Name: description`, with quotes where YAML needs them"
+    if loc[0] == "scenes" and len(loc) == 2:
+        return f"{_place(loc)}got {got}, expected a mapping with a prompt; write `- prompt: …`"
+    expected, remedy = _EXPECTED[str(loc[-1])]
+    return f"{_place(loc)}got {got}, expected {expected}; {mistake.get('ctx', {}).get('remedy', remedy)}"
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    if loc[:1] == ("scenes",) and len(loc) > 1:
+        loc = (f"scene {int(loc[1]) + 1}", *loc[2:])
+    return f"{', '.join(map(str, loc))}: " if loc else ""
+
+
+def _listed(model: type[BaseModel]) -> str:
+    *most, last = model.model_fields
+    return f"{', '.join(most)} or {last}"
+
+
+def _describe(value: object) -> str:
+    """A wrong value in a few words: containers are named only, since aliases in YAML can make them endless."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"'{_shortened(' '.join(value.split()))}'" if value.strip() else "an empty text"
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**SHOWN else "a number with too many digits"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    return f"a {type(value).__name__}"
+
+
+def _shortened(text: str) -> str:
+    text = "".join(character if character.isprintable() else "�" for character in text)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+# Files: bytes → plain values.
+
+
+def _read_text(path: Path) -> str:
+    expected = "expected a storyboard in YAML or JSON"
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise StoryboardError(f"{path}: there is no such file, {expected}; check the name") from None
+    except IsADirectoryError:
+        raise StoryboardError(f"{path}: is a folder, {expected}; name the file in it") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise StoryboardError(f"{path}: cannot be read ({reason}), {expected}; check name and permissions") from None
+    if len(raw) > LARGEST_FILE:
+        raise StoryboardError(f"{path}: holds over {LARGEST_FILE // 2**20} MB, {expected}; name the right file")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StoryboardError(f"{path}: byte {error.start + 1} is not UTF-8 text, {expected}; save it as UTF-8") from None
+    if not text.strip():
+        raise StoryboardError(f"{path}: is empty, {expected}; begin with `scenes:`")
+    return text
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML values; a key that is written twice is an error, since the first value would vanish silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"got the key {_describe(key.value)} twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lines stay lines, and lists are indented."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    if any(separator in text for separator in "\r\x85\u2028\u2029"):  # YAML turns these into plain line breaks outside double quotes
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _parse_yaml(text: str) -> Any:
+    remedy = "expected YAML; check quotes, colons and indentation"
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}: " if mark else ""
+        problem = str(error.problem or error.context)
+        if problem.startswith("but "):
+            problem = f"{error.context}, {problem}"
+        raise StoryboardError(f"{place}{' '.join(problem.split())}, {remedy}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position if isinstance(error.position, int) else 0) + 1
+        raise StoryboardError(f"line {line}: got a control character, {remedy}") from None
+    except RecursionError:
+        raise StoryboardError(f"is nested too deeply, {remedy}") from None
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: a date or number that Python cannot hold
+        raise StoryboardError(f"{_shortened(' '.join(str(error).split()))}, {remedy}") from None
+
+
+def _parse_json(text: str) -> Any:
+    remedy = "expected JSON; check quotes, commas and brackets"
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
+        if twice:
+            raise StoryboardError(f"got the key {_describe(twice[0])} twice, {remedy}")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise StoryboardError(f"line {error.lineno}: {error.msg[:1].lower()}{error.msg[1:]}, {remedy}") from None
+    except RecursionError:
+        raise StoryboardError(f"is nested too deeply, {remedy}") from None
+    except StoryboardError:
+        raise
+    except ValueError as error:  # a number that Python cannot hold
+        raise StoryboardError(f"{_shortened(str(error))}, {remedy}") from None

@@ -1,0 +1,157 @@
+"""The parts of a small model under training, and its folder in the layout that is shipped."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
+
+from mask2dit.errors import InputError
+from mask2dit.loading import load_pipeline
+from mask2dit.pipeline import Mask2DiTPipeline
+from mask2dit.playhouse.captions import words
+from mask2dit.playhouse.facts import LEVELS
+from mask2dit.playhouse.tokenizer import build_tokenizer
+from mask2dit.training.config import DiffusionRecipe
+from mask2dit.transformer import Mask2DiTTransformer3DModel
+from mask2dit.video_shape import Compression
+
+LARGEST_FILE = "12MB"  # of one safetensors file
+
+
+@dataclass(slots=True)
+class ModelParts:
+    """Everything of a pipeline, not yet in one."""
+
+    tokenizer: Any
+    text_encoder: Any
+    vae: Any
+    transformer: Mask2DiTTransformer3DModel
+    scheduler: Any
+    compression: Compression
+
+    def to(self, device: torch.device) -> Self:
+        """Move the networks."""
+        for network in (self.text_encoder, self.vae, self.transformer):
+            network.to(device)
+        return self
+
+
+def new_parts(recipe: DiffusionRecipe) -> ModelParts:
+    """An untrained transformer and text encoder around the autoencoder of `start_from`."""
+    from transformers import T5Config, T5EncoderModel
+
+    if recipe.transformer is None or recipe.text is None or recipe.start_from is None:
+        raise InputError("recipe: a new model needs transformer, text and start_from (a folder with vae/)")
+    world, sizes, text = LEVELS[recipe.level], recipe.transformer, recipe.text
+    vae = AutoencoderKLCogVideoX.from_pretrained(Path(recipe.start_from) / "vae").eval().requires_grad_(False)
+    tokenizer = build_tokenizer(words(), text.max_length)
+    torch.manual_seed(recipe.seed)
+    text_encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=text.dim,
+            d_kv=text.dim // text.num_heads,
+            d_ff=2 * text.dim,
+            num_layers=text.num_layers,
+            num_heads=text.num_heads,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    spatial = 2 ** (len(vae.config.block_out_channels) - 1)
+    transformer = Mask2DiTTransformer3DModel(
+        num_attention_heads=sizes.num_attention_heads,
+        attention_head_dim=sizes.attention_head_dim,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        time_embed_dim=sizes.time_embed_dim,
+        text_embed_dim=text.dim,
+        num_layers=sizes.num_layers,
+        sample_width=world.width // spatial,
+        sample_height=world.height // spatial,
+        sample_frames=world.num_frames,
+        patch_size=sizes.patch_size,
+        max_text_seq_length=text.max_length,
+    )
+    # Begin as the identity: every gate and the output are zero, as is usual for diffusion transformers trained from scratch.
+    for block in transformer.transformer_blocks:
+        for norm in (block.norm1, block.norm2):
+            torch.nn.init.zeros_(norm.linear.weight)
+            torch.nn.init.zeros_(norm.linear.bias)
+    for layer in (transformer.norm_out.linear, transformer.proj_out):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    scheduler = CogVideoXDDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+    )
+    compression = Compression(spatial, int(vae.config.temporal_compression_ratio), sizes.patch_size)
+    return ModelParts(tokenizer, text_encoder, vae, transformer, scheduler, compression)
+
+
+def load_parts(recipe: DiffusionRecipe) -> ModelParts:
+    """The parts of the model folder in `start_from`, float32."""
+    pipeline = load_pipeline(recipe.start_from)
+    pipeline.vae.eval().requires_grad_(False)
+    return ModelParts(
+        pipeline.tokenizer, pipeline.text_encoder, pipeline.vae, pipeline.transformer, pipeline.scheduler, pipeline.values.compression
+    )
+
+
+def export_model(parts: ModelParts, recipe: DiffusionRecipe, folder: Path, guidance_scale: float = 3.0) -> Path:
+    """Write the whole model folder in float16, aside and renamed; the parts stay as they are."""
+    world = LEVELS[recipe.level]
+    pipeline = Mask2DiTPipeline(
+        parts.tokenizer,
+        parts.text_encoder,
+        parts.vae,
+        parts.transformer,
+        parts.scheduler,
+        window=3,
+        known_sets="any",
+        height=world.height,
+        width=world.width,
+        num_frames=world.num_frames,
+        fps=world.fps,
+        num_inference_steps=20,
+        guidance_scale=guidance_scale,
+        negative_prompt="",
+    )
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    for name in ("text_encoder", "vae", "transformer"):
+        network = getattr(parts, name)
+        kept = {key: value for key, value in network.state_dict().items()}
+        network.half().save_pretrained(aside / name, max_shard_size=LARGEST_FILE)
+        network.float().load_state_dict(kept)
+    parts.tokenizer.save_pretrained(aside / "tokenizer")
+    parts.scheduler.save_pretrained(aside / "scheduler")
+    pipeline.save_config(aside)
+    _name_tokenizer_class(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+    return folder
+
+
+def _name_tokenizer_class(folder: Path) -> None:
+    """transformers 4 and 5 both know the name PreTrainedTokenizerFast; 5 would write another."""
+    for path, change in (
+        (folder / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        (folder / "model_index.json", {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}),
+    ):
+        values = json.loads(path.read_text(encoding="utf-8")) | change
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""What a run needs to go on as if it had never stopped: weights, their moving average, the optimiser, the step.
+
+Owns the files of a run's folder; every file is written aside and renamed.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class EMA:
+    """Exponential moving average of the parameters that train, in float32; warms up so that early weights do not linger."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self._parameters = {
+            f"{name}.{key}": p for name, module in modules.items() for key, p in module.named_parameters() if p.requires_grad
+        }
+        self.shadow = {key: p.detach().clone() for key, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after optimiser step number `step` (from 0)."""
+        keep = min(self.decay, (step + 1) / (step + 10))
+        torch._foreach_lerp_(list(self.shadow.values()), [p.detach() for p in self._parameters.values()], 1 - keep)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the parameters with their averages; twice is as before."""
+        for key, parameter in self._parameters.items():
+            held = parameter.detach().clone()
+            parameter.copy_(self.shadow[key])
+            self.shadow[key] = held
+
+
+class RunFolder:
+    """The folder of one run: `state.pt`, rewritten as the run goes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def save(self, modules: Mapping[str, nn.Module], ema: EMA, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+        """Write the whole state after `step` finished steps."""
+        state = {
+            "step": step,
+            "modules": {name: module.state_dict() for name, module in modules.items()},
+            "ema": ema.shadow,
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        }
+        aside = self.path / "state.pt.part"
+        torch.save(state, aside)
+        os.replace(aside, self.path / "state.pt")
+
+    def resume(self, modules: Mapping[str, nn.Module], ema: EMA, optimizers: list[torch.optim.Optimizer]) -> int:
+        """Load the state if there is one; the number of finished steps."""
+        if not (self.path / "state.pt").exists():
+            return 0
+        state: dict[str, Any] = torch.load(self.path / "state.pt", weights_only=True)
+        for name, module in modules.items():
+            module.load_state_dict(state["modules"][name])
+        for key, value in state["ema"].items():
+            ema.shadow[key].copy_(value)
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return int(state["step"])
+
+
+def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay: float) -> float:
+    """Linear warm-up, constant, then linear to zero over the last `decay` share of the run."""
+    rising = (step + 1) / max(warmup_steps, 1)
+    falling = (num_steps - step) / max(decay * num_steps, 1)
+    return min(1.0, rising, falling)
+
+
+def generator_for(seed: int, *numbers: int) -> torch.Generator:
+    """A CPU generator keyed by the seed and by numbers such as the step; the same on every machine."""
+    key = seed
+    for number in numbers:
+        key = (key * 6364136223846793005 + number + 1442695040888963407) % 2**63
+    return torch.Generator().manual_seed(key)
+
+
+def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float16, as they are shipped."""
+    return {key: value.half().contiguous() for key, value in tensors.items()}

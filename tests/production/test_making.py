@@ -1,0 +1,376 @@
+"""Making a film: what lies in the folder, and that nothing finished is lost or made twice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mask2dit import film
+from mask2dit.errors import InputError, Mask2DiTError, OutputError, StoryboardError
+from mask2dit.pipeline import Mask2DiTPipeline
+from mask2dit.production import FilmFolder, FilmInterrupted, FilmSettings, make_film, scene_generator
+from mask2dit.storyboard import Storyboard
+from mask2dit.video_files import read_video, written_aside
+from production.filming import SETTINGS, STEPS, Watched, files_in, press_control_c
+
+ALL_STAGES = ["encoding", "denoising", "decoding", "joining"]
+FILES = ["contact_sheet.png", "film.mp4", "film.webp", "run.json", "storyboard.yaml"]
+SCENE_FILES = [f"latents/scene-0{number}.safetensors" for number in (1, 2, 3)] + [f"scenes/scene-0{number}.mp4" for number in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def whole(pipeline: Mask2DiTPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film that was made without a stop."""
+    folder = tmp_path_factory.mktemp("films") / "fox"
+    make_film(pipeline, Storyboard.from_text("a red fox walks; the fox jumps; a bear sleeps", title="The fox"), folder, SETTINGS)
+    return folder
+
+
+def test_the_folder_holds_everything_and_nothing_else(whole: Path) -> None:
+    assert sorted(files_in(whole)) == sorted(FILES + SCENE_FILES)
+
+
+def test_files_are_what_they_say(whole: Path, pipeline: Mask2DiTPipeline, board: Storyboard) -> None:
+    values = pipeline.values
+    size = (values.height * 2, values.width * 2)
+    scenes = [read_video(whole / "scenes" / f"scene-0{number}.mp4") for number in (1, 2, 3)]
+    assert [scene.shape for scene in scenes] == [(values.num_frames, *size, 3)] * 3
+    assert np.array_equal(read_video(whole / "film.mp4"), np.concatenate(scenes))
+    with av.open(str(whole / "film.mp4")) as container:
+        assert container.streams.video[0].average_rate == values.fps
+    with Image.open(whole / "contact_sheet.png") as sheet:
+        assert sheet.format == "PNG" and sheet.width > 500
+    with Image.open(whole / "film.webp") as preview:
+        assert preview.n_frames == 3 * values.num_frames and (whole / "film.webp").stat().st_size <= 2_000_000
+    assert Storyboard.read(whole / "storyboard.yaml") == board
+
+
+def test_videos_show_what_the_pipeline_makes(whole: Path, pipeline: Mask2DiTPipeline, board: Storyboard) -> None:
+    """The same call with the same generators, without any folder."""
+    generators = [scene_generator(0, number) for number in (1, 2, 3)]
+    result = pipeline(board, num_inference_steps=STEPS, generator=generators, output_type="latent")
+    for number, latents in enumerate(result.scenes, start=1):
+        assert torch.equal(FilmFolder(whole).read_latents(number), latents)
+        frames = film.frames_to_bytes(pipeline.decode_scene(latents))
+        shown = read_video(whole / "scenes" / f"scene-0{number}.mp4")
+        luma = np.array([0.2126, 0.7152, 0.0722])  # a random model's pictures are noise, and colour is stored at half the size
+        assert np.abs(shown @ luma - np.stack([film.enlarge(frame, 2) for frame in frames]) @ luma).mean() < 4
+
+
+def test_the_record_tells_how_it_was_made(whole: Path, pipeline: Mask2DiTPipeline, board: Storyboard) -> None:
+    record = json.loads((whole / "run.json").read_text())
+    assert (record["status"], record["stage"], record["model"]) == ("complete", "finished", "built-in")
+    assert record["storyboard"] == board.to_data()
+    assert [scene["seed"] for scene in record["scenes"]] == [0, 0, 0]
+    assert [scene["video"] for scene in record["scenes"]] == [f"scenes/scene-0{number}.mp4" for number in (1, 2, 3)]
+    assert all((whole / scene["latents"]).exists() for scene in record["scenes"])
+    assert {"torch", "diffusers", "mask2dit", "python"} <= record["versions"].keys()
+    assert list(record["timings_seconds"]) == ALL_STAGES and all(seconds > 0 for seconds in record["timings_seconds"].values())
+    assert record["num_inference_steps"] == STEPS and record["height"] == pipeline.values.height
+    assert str(whole) not in (whole / "run.json").read_text()
+
+
+def test_progress_counts_every_step(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    watched = Watched()
+    make_film(pipeline, board, tmp_path / "fox", SETTINGS, progress=watched)
+    assert watched.seen == [("encoding", 1, 1), ("denoising", STEPS, STEPS), ("decoding", 3, 3), ("joining", 6, 6)]
+
+
+def test_settings_and_scenes_decide(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
+    """A scene's own value wins over the command's, the command's over the model's."""
+    step = pipeline.values.compression.size_step
+    board = Storyboard(scenes=[{"prompt": "a fox", "num_frames": 5, "seed": 9, "guidance_scale": 1.5}, {"prompt": "a bear"}])
+    settings = FilmSettings(
+        seed=4, height=2 * step, width=3 * step, num_inference_steps=2, guidance_scale=2.5, num_frames=9, display_scale=1
+    )
+    record = make_film(pipeline, board, tmp_path / "film", settings, model="mine")
+    assert [(scene.seed, scene.num_frames, scene.guidance_scale) for scene in record.scenes] == [(9, 5, 1.5), (4, 9, 2.5)]
+    assert (record.model, record.num_inference_steps) == ("mine", 2)
+    assert read_video(tmp_path / "film" / "film.mp4").shape == (14, 2 * step, 3 * step, 3)
+
+
+def test_a_scene_keeps_its_noise_when_others_come_and_go(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
+    """With no denoising to mix them, the first scene of two films of different length starts from the same noise."""
+    seen: list[torch.Tensor] = []
+    original = pipeline._start
+
+    def watch(*args: object) -> list[torch.Tensor]:
+        scenes = original(*args)
+        seen.append(scenes[0].clone())
+        return scenes
+
+    pipeline._start = watch
+    try:
+        for count in (1, 3):
+            make_film(
+                pipeline, Storyboard.from_captions(["a fox"] * count), tmp_path / str(count), replace(SETTINGS, num_inference_steps=1)
+            )
+    finally:
+        del pipeline._start
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_the_display_scale_is_chosen(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
+    record = make_film(pipeline, Storyboard.from_text("a fox"), tmp_path / "film", FilmSettings(num_inference_steps=1, num_frames=1))
+    assert read_video(tmp_path / "film" / "film.mp4").shape[1] == record.height * record.display_scale >= 480
+
+
+# Nothing is written before everything is checked.
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"height": 7}, "height"),
+        ({"num_frames": 10}, "num_frames"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"guidance_scale": float("nan")}, "guidance_scale"),
+        ({"display_scale": 0}, "display scale"),
+    ],
+)
+def test_mistakes_leave_no_trace(changes: dict, error: str, pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=error):
+        make_film(pipeline, board, tmp_path / "films" / "fox", replace(SETTINGS, **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_caption_over_the_limit_leaves_no_trace(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
+    with pytest.raises((InputError, StoryboardError), match=r"scene 2, prompt: got .* tokens"):
+        make_film(pipeline, Storyboard.from_captions(["a fox", "fox " * 2500]), tmp_path / "fox", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="seed: got -1"):
+        FilmSettings(seed=-1)
+
+
+# Stops and going on.
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "on_disk", "repeated"),
+    [
+        ("encoding", 0, "no scene yet", ALL_STAGES),
+        ("denoising", 2, "no scene yet", ALL_STAGES),
+        ("decoding", 0, "latents of scenes 1 to 3", ["decoding", "joining"]),
+        ("decoding", 2, "latents of scenes 1 to 3, video of scenes 1 to 2", ["decoding", "joining"]),
+        ("joining", 1, "latents of scenes 1 to 3, video of scenes 1 to 3", ["decoding", "joining"]),
+    ],
+)
+def test_an_interrupted_film_goes_on_where_it_stopped(
+    stage: str, step: int, on_disk: str, repeated: list[str], pipeline: Mask2DiTPipeline, board: Storyboard, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fox"
+    with pytest.raises(FilmInterrupted) as caught:
+        make_film(pipeline, board, folder, SETTINGS, progress=Watched(stage, step, press_control_c))
+    line = str(caught.value)
+    assert line.startswith(f"interrupted while {stage}; in {folder}: {on_disk}; missing: ") and "\n" not in line
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["stage"]) == ("interrupted", stage)
+    assert [path.name for path in folder.rglob(".*")] == []
+
+    finished = files_in(folder)
+    watched = Watched()
+    make_film(pipeline, board, folder, SETTINGS, progress=watched)
+    assert watched.stages == repeated
+    if stage == "decoding":
+        assert watched.seen[0] == ("decoding", 3 - step, 3 - step)
+    now = files_in(folder)
+    assert all(now[name] == finished[name] for name in finished if name.startswith(("scenes/", "latents/")))
+    uninterrupted = files_in(whole)
+    assert {name: content for name, content in now.items() if name != "run.json"} == {
+        name: content for name, content in uninterrupted.items() if name != "run.json"
+    }
+
+
+def test_a_killed_run_goes_on_too(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    """What a kill leaves: status running, the current file missing, a part of it beside."""
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["status"], record["stage"], record["scenes"][2]["video"] = "running", "decoding", None
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "scenes" / "scene-03.mp4").rename(tmp_path / "scenes" / ".scene-03.part.mp4")
+    watched = Watched()
+    assert make_film(pipeline, board, tmp_path, SETTINGS, progress=watched).status == "complete"
+    assert watched.seen[0] == ("decoding", 1, 1)
+    assert not (tmp_path / "scenes" / ".scene-03.part.mp4").exists()
+
+
+def test_a_finished_film_is_not_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    before = files_in(tmp_path)
+    watched = Watched()
+    record = make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
+    assert (record.status, watched.seen, files_in(tmp_path)) == ("complete", [], before)
+    make_film(pipeline, board, tmp_path, SETTINGS, overwrite=True, progress=watched)
+    assert watched.stages == ALL_STAGES
+
+
+@pytest.mark.parametrize(
+    ("lost", "stages"),
+    [
+        ("film.mp4", ["decoding", "joining"]),
+        ("scenes/scene-02.mp4", ["decoding", "joining"]),
+        ("latents/scene-02.safetensors", ALL_STAGES),
+    ],
+)
+def test_a_lost_file_is_made_again(lost: str, stages: list[str], pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    before = files_in(tmp_path)
+    (tmp_path / lost).unlink()
+    watched = Watched()
+    make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
+    assert watched.stages == stages
+    assert files_in(tmp_path)[lost] == before[lost]
+
+
+def test_damaged_latents_are_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    before = files_in(tmp_path)
+    (tmp_path / "latents" / "scene-01.safetensors").write_bytes(b"damaged")
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    assert files_in(tmp_path)["latents/scene-01.safetensors"] == before["latents/scene-01.safetensors"]
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"num_inference_steps": 2}, {"guidance_scale": 1.0}, {"negative_prompt": "a bear"}])
+def test_other_settings_make_another_film(changes: dict, pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    before = files_in(tmp_path)
+    watched = Watched()
+    make_film(pipeline, board, tmp_path, replace(SETTINGS, **changes), progress=watched)
+    assert watched.stages == ALL_STAGES
+    assert files_in(tmp_path)["film.mp4"] != before["film.mp4"]
+
+
+def test_another_display_scale_only_decodes_again(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    watched = Watched()
+    make_film(pipeline, board, tmp_path, replace(SETTINGS, display_scale=3), progress=watched)
+    assert watched.stages == ["decoding", "joining"]
+    assert read_video(tmp_path / "film.mp4").shape[1] == 3 * pipeline.values.height
+
+
+def test_other_weights_make_another_film(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    parameter = next(iter(pipeline.transformer.parameters()))
+    saved = parameter.detach().clone()
+    try:
+        parameter.data.mul_(1.01)
+        watched = Watched()
+        make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
+    finally:
+        parameter.data.copy_(saved)
+    assert watched.stages == ALL_STAGES
+
+
+def test_an_earlier_film_stays_until_the_new_latents_are_there(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    before = files_in(tmp_path)
+    other = replace(SETTINGS, seed=1)
+    with pytest.raises(FilmInterrupted, match=r"the earlier film in .* is untouched"):
+        make_film(pipeline, board, tmp_path, other, progress=Watched("denoising", 1, press_control_c))
+    assert files_in(tmp_path) == before
+    with pytest.raises(FilmInterrupted, match=r"latents of scenes 1 to 3; missing: video of scenes 1 to 3, film.mp4"):
+        make_film(pipeline, board, tmp_path, other, progress=Watched("decoding", 0, press_control_c))
+    assert not (tmp_path / "film.mp4").exists()
+
+
+def test_latents_of_other_settings_are_not_taken_up(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    """Latents of seed 0 on disk, then seed 1 stopped while denoising, then seed 1 again."""
+    other = replace(SETTINGS, seed=1)
+    with pytest.raises(FilmInterrupted):
+        make_film(pipeline, board, tmp_path, SETTINGS, progress=Watched("decoding", 0, press_control_c))
+    latents = (tmp_path / "latents" / "scene-01.safetensors").read_bytes()
+    with pytest.raises(FilmInterrupted):
+        make_film(pipeline, board, tmp_path, other, progress=Watched("denoising", 1, press_control_c))
+    make_film(pipeline, board, tmp_path, other)
+    assert (tmp_path / "latents" / "scene-01.safetensors").read_bytes() != latents
+
+
+# A full disk.
+
+
+def fill_the_disk_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renaming to a file of this name fails as on a full disk."""
+    import os
+
+    replace_file = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr("os.replace", refuse)
+
+
+@pytest.mark.parametrize(
+    ("name", "on_disk", "missing"),
+    [
+        ("scene-02.safetensors", "latents of scene 1;", "video of scenes 1 to 3, film.mp4, contact_sheet.png, film.webp"),
+        ("scene-02.mp4", "latents of scenes 1 to 3, video of scene 1;", "video of scenes 2 to 3, film.mp4, contact_sheet.png, film.webp"),
+        ("film.mp4", "video of scenes 1 to 3;", "film.mp4, contact_sheet.png, film.webp"),
+        ("film.webp", "film.mp4, contact_sheet.png;", "missing: film.webp;"),
+        ("run.json", "no scene yet", "video of scenes 1 to 3"),
+    ],
+)
+def test_a_full_disk_keeps_what_is_finished(
+    name: str, on_disk: str, missing: str, pipeline: Mask2DiTPipeline, board: Storyboard, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "fox"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fill_the_disk_at(name, monkeypatch)
+        with pytest.raises(OutputError) as caught:
+            make_film(pipeline, board, folder, SETTINGS)
+    line = str(caught.value)
+    assert f"{name}: cannot be written (No space left on device)" in line and "\n" not in line
+    assert on_disk in line and missing in line and "the same command goes on" in line
+    assert [path.name for path in folder.rglob(".*")] == []
+    if name != "run.json":
+        assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+        make_film(pipeline, board, folder, SETTINGS)
+        assert files_in(folder)["film.mp4"] == files_in(whole)["film.mp4"]
+
+
+def test_a_folder_that_takes_no_files_is_found_out_before_the_work(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    make_film(pipeline, board, tmp_path, SETTINGS)
+    before = files_in(tmp_path)
+    watched = Watched()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+        with pytest.raises(OutputError, match="Read-only"):
+            make_film(pipeline, board, tmp_path, replace(SETTINGS, seed=5), progress=watched)
+    assert watched.seen == [] and files_in(tmp_path) == before
+
+
+def test_out_of_memory_is_one_line(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    def exhausted() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB\n and a long report")
+
+    with pytest.raises(Mask2DiTError, match=r"^out of memory while decoding; .*latents of scenes 1 to 3, video of scene 1;") as caught:
+        make_film(pipeline, board, tmp_path / "fox", SETTINGS, progress=Watched("decoding", 1, exhausted))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bug_is_not_hidden_and_is_on_record(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make_film(pipeline, board, tmp_path, SETTINGS, progress=Watched("decoding", 1, fail))
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+
+
+def test_written_aside_leaves_the_old_file_on_any_failure(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), written_aside(path) as part:
+        part.write_text("new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
