@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
 from safetensors.torch import load_file
 
-from mask2dit import Mask2DiTTransformer3DModel, SceneLayout
+from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel, SceneLayout
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden"
 
@@ -91,3 +91,75 @@ def inputs(model: Mask2DiTTransformer3DModel, text_lengths: tuple[int, ...], fra
         "timestep": torch.randint(0, 1000, (batch, len(frames)), generator=generator),
         "layout": SceneLayout(text_lengths, tuple(count * per_frame for count in frames)),
     }
+
+
+def vae(seed: int = 0) -> AutoencoderKLCogVideoX:
+    """A random VAE: 4 latent channels, 4 times smaller in space and in time."""
+    model = AutoencoderKLCogVideoX(
+        block_out_channels=(4, 4, 8),
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        scaling_factor=0.7,
+        sample_height=16,
+        sample_width=24,
+    )
+    return randomise(model, seed)
+
+
+def pipeline(seed: int = 0) -> Mask2DiTPipeline:
+    """A random pipeline: 16 × 24 pixels, 9 frames per scene, 64 tokens per caption, two steps."""
+    from transformers import T5Config, T5EncoderModel
+
+    from mask2dit.playhouse.captions import words
+    from mask2dit.playhouse.tokenizer import build_tokenizer
+
+    denoiser = transformer(seed, max_text_seq_length=64)
+    tokenizer = build_tokenizer(words(), denoiser.config.max_text_seq_length)
+    text_encoder = T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=denoiser.config.text_embed_dim,
+            d_kv=10,
+            d_ff=40,
+            num_layers=1,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    made = Mask2DiTPipeline(
+        tokenizer,
+        randomise(text_encoder, seed),
+        vae(seed),
+        denoiser,
+        released_scheduler(),
+        window=3,
+        known_sets="any",
+        height=16,
+        width=24,
+        num_frames=9,
+        fps=8,
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        negative_prompt="",
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def save_pipeline(folder: Path, seed: int = 0) -> Path:
+    """Write the random pipeline as a model folder."""
+    pipeline(seed).save_pretrained(folder)
+    # transformers 5 would write a tokenizer class that transformers 4 does not know.
+    for name, change in (
+        ("tokenizer/tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),
+        ("model_index.json", {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}),
+    ):
+        path = Path(folder, name)
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change, indent=2) + "\n", encoding="utf-8")
+    return Path(folder)

@@ -15,17 +15,20 @@ Generators = torch.Generator | Sequence[torch.Generator | None] | None
 
 
 @torch.no_grad()
-def encode_frames(vae: Any, frames: Tensor) -> Tensor:
-    """Pixels [T, 3, Y, X] in -1..1 → latents [F, C, H, W]: the mode of the posterior, scaled. T is 4k + 1."""
-    pixels = frames.to(vae.device, vae.dtype).transpose(0, 1)[None]  # [1, 3, T, Y, X]
+def encode_frames(vae: Any, frames: Tensor, device: torch.device) -> Tensor:
+    """Pixels [T, 3, Y, X] in -1..1 → latents [F, C, H, W]: the mode of the posterior, scaled. T is 4k + 1.
+
+    device: where the VAE computes, which is not where its weights are while they are offloaded.
+    """
+    pixels = frames.to(device, vae.dtype).transpose(0, 1)[None]  # [1, 3, T, Y, X]
     posterior = vae.encode(pixels).latent_dist
     return (posterior.mode()[0] * vae.config.scaling_factor).transpose(0, 1)  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
-def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
     """Latents [F, C, H, W] → pixels [T, 3, Y, X] in -1..1, float32 and not clamped. Chunks over time are diffusers'."""
-    scaled = latents.to(vae.device, vae.dtype).transpose(0, 1)[None] / vae.config.scaling_factor  # [1, C, F, H, W]
+    scaled = latents.to(device, vae.dtype).transpose(0, 1)[None] / vae.config.scaling_factor  # [1, C, F, H, W]
     return vae.decode(scaled).sample[0].transpose(0, 1).float()  # type: ignore[no-any-return]
 
 

@@ -44,8 +44,8 @@ def load_pipeline(
             check_tensors(folder / name, cls)
     dtype = dtype or torch.float32
     try:
-        transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, torch_dtype=dtype)
+        transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", dtype=dtype)
+        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, dtype=dtype)
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:

@@ -23,12 +23,14 @@ def check_caption(caption: str, tokenizer: Any, max_length: int, place: str) -> 
 
 
 @torch.no_grad()
-def encode_captions(captions: Sequence[str], tokenizer: Any, text_encoder: Any, max_length: int) -> Tensor:
-    """Encode captions to [S, max_length, E], on the encoder's device and in its dtype.
+def encode_captions(captions: Sequence[str], tokenizer: Any, text_encoder: Any, max_length: int, device: torch.device) -> Tensor:
+    """Encode captions to [S, max_length, E] on `device`, where the encoder computes, in the encoder's dtype.
 
     Equal captions are encoded once, and each alone, so that a row does not depend on its neighbours.
     """
-    encoded = {caption: encode_tokens(tokenize([caption], tokenizer, max_length), text_encoder) for caption in dict.fromkeys(captions)}
+    encoded = {
+        caption: encode_tokens(tokenize([caption], tokenizer, max_length).to(device), text_encoder) for caption in dict.fromkeys(captions)
+    }
     return torch.cat([encoded[caption] for caption in captions])
 
 

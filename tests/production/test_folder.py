@@ -33,12 +33,12 @@ def test_a_folder_with_other_things_is_refused(board: Storyboard, tmp_path: Path
     assert "holds files that are no film" in refusal(tmp_path, board)
 
 
-def test_a_film_of_another_storyboard_is_refused(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    record = make_film(pipeline, board, tmp_path, SETTINGS)
-    assert FilmFolder(tmp_path).check(board) == record
+def test_a_film_of_another_storyboard_is_refused(board: Storyboard, whole: Path) -> None:
+    record = FilmFolder(whole).check(board)
+    assert record is not None and record.title == "The fox"
     other = board.model_copy(update={"title": "Another"})
-    assert "a film of another storyboard ('The fox')" in refusal(tmp_path, other)
-    assert FilmFolder(tmp_path).check(other, overwrite=True) is None
+    assert "a film of another storyboard ('The fox')" in refusal(whole, other)
+    assert FilmFolder(whole).check(other, overwrite=True) is None
 
 
 def test_files_in_the_way_are_refused_even_for_overwriting(board: Storyboard, tmp_path: Path) -> None:
@@ -49,24 +49,21 @@ def test_files_in_the_way_are_refused_even_for_overwriting(board: Storyboard, tm
     assert "cannot be a folder" in refusal(tmp_path / ("long" * 100), board)
 
 
-def test_overwriting_replaces_the_film_and_nothing_else(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "scenes").mkdir()
-    (tmp_path / "scenes" / "sketch.png").write_text("mine too")
-    make_film(pipeline, board, tmp_path, SETTINGS, overwrite=True)
+def test_overwriting_replaces_the_film_and_nothing_else(pipeline: Mask2DiTPipeline, finished: Path) -> None:
+    (finished / "notes.txt").write_text("mine")
+    (finished / "scenes" / "sketch.png").write_text("mine too")
     shorter = Storyboard.from_text("an owl")
-    make_film(pipeline, shorter, tmp_path, SETTINGS, overwrite=True)
-    files = files_in(tmp_path)
+    make_film(pipeline, shorter, finished, SETTINGS, overwrite=True)
+    files = files_in(finished)
     assert files["notes.txt"] == b"mine" and files["scenes/sketch.png"] == b"mine too"
     assert [name for name in files if name.startswith(("scenes/scene", "latents/"))] == [
         "latents/scene-01.safetensors",
         "scenes/scene-01.mp4",
     ]
-    assert Storyboard.read(tmp_path / "storyboard.yaml") == shorter
+    assert Storyboard.read(finished / "storyboard.yaml") == shorter
     assert len(json.loads(files["run.json"])["scenes"]) == 1
 
 
-def test_files_may_be_read_by_others(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+def test_files_may_be_read_by_others(whole: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in whole.rglob("*") if path.is_file()}
     assert len(modes) == 1

@@ -23,14 +23,6 @@ FILES = ["contact_sheet.png", "film.mp4", "film.webp", "run.json", "storyboard.y
 SCENE_FILES = [f"latents/scene-0{number}.safetensors" for number in (1, 2, 3)] + [f"scenes/scene-0{number}.mp4" for number in (1, 2, 3)]
 
 
-@pytest.fixture(scope="module")
-def whole(pipeline: Mask2DiTPipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A film that was made without a stop."""
-    folder = tmp_path_factory.mktemp("films") / "fox"
-    make_film(pipeline, Storyboard.from_text("a red fox walks; the fox jumps; a bear sleeps", title="The fox"), folder, SETTINGS)
-    return folder
-
-
 def test_the_folder_holds_everything_and_nothing_else(whole: Path) -> None:
     assert sorted(files_in(whole)) == sorted(FILES + SCENE_FILES)
 
@@ -189,26 +181,24 @@ def test_an_interrupted_film_goes_on_where_it_stopped(
     }
 
 
-def test_a_killed_run_goes_on_too(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_too(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     """What a kill leaves: status running, the current file missing, a part of it beside."""
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = json.loads((finished / "run.json").read_text())
     record["status"], record["stage"], record["scenes"][2]["video"] = "running", "decoding", None
-    (tmp_path / "run.json").write_text(json.dumps(record))
-    (tmp_path / "scenes" / "scene-03.mp4").rename(tmp_path / "scenes" / ".scene-03.part.mp4")
+    (finished / "run.json").write_text(json.dumps(record))
+    (finished / "scenes" / "scene-03.mp4").rename(finished / "scenes" / ".scene-03.part.mp4")
     watched = Watched()
-    assert make_film(pipeline, board, tmp_path, SETTINGS, progress=watched).status == "complete"
+    assert make_film(pipeline, board, finished, SETTINGS, progress=watched).status == "complete"
     assert watched.seen[0] == ("decoding", 1, 1)
-    assert not (tmp_path / "scenes" / ".scene-03.part.mp4").exists()
+    assert not (finished / "scenes" / ".scene-03.part.mp4").exists()
 
 
-def test_a_finished_film_is_not_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    before = files_in(tmp_path)
+def test_a_finished_film_is_not_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
     watched = Watched()
-    record = make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
-    assert (record.status, watched.seen, files_in(tmp_path)) == ("complete", [], before)
-    make_film(pipeline, board, tmp_path, SETTINGS, overwrite=True, progress=watched)
+    record = make_film(pipeline, board, finished, SETTINGS, progress=watched)
+    assert (record.status, watched.seen, files_in(finished)) == ("complete", [], before)
+    make_film(pipeline, board, finished, SETTINGS, overwrite=True, progress=watched)
     assert watched.stages == ALL_STAGES
 
 
@@ -220,65 +210,59 @@ def test_a_finished_film_is_not_made_again(pipeline: Mask2DiTPipeline, board: St
         ("latents/scene-02.safetensors", ALL_STAGES),
     ],
 )
-def test_a_lost_file_is_made_again(lost: str, stages: list[str], pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    before = files_in(tmp_path)
-    (tmp_path / lost).unlink()
+def test_a_lost_file_is_made_again(lost: str, stages: list[str], pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
+    (finished / lost).unlink()
     watched = Watched()
-    make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
+    make_film(pipeline, board, finished, SETTINGS, progress=watched)
     assert watched.stages == stages
-    assert files_in(tmp_path)[lost] == before[lost]
+    assert files_in(finished)[lost] == before[lost]
 
 
-def test_damaged_latents_are_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    before = files_in(tmp_path)
-    (tmp_path / "latents" / "scene-01.safetensors").write_bytes(b"damaged")
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    assert files_in(tmp_path)["latents/scene-01.safetensors"] == before["latents/scene-01.safetensors"]
+def test_damaged_latents_are_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
+    (finished / "latents" / "scene-01.safetensors").write_bytes(b"damaged")
+    make_film(pipeline, board, finished, SETTINGS)
+    assert files_in(finished)["latents/scene-01.safetensors"] == before["latents/scene-01.safetensors"]
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"num_inference_steps": 2}, {"guidance_scale": 1.0}, {"negative_prompt": "a bear"}])
-def test_other_settings_make_another_film(changes: dict, pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    before = files_in(tmp_path)
+def test_other_settings_make_another_film(changes: dict, pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
     watched = Watched()
-    make_film(pipeline, board, tmp_path, replace(SETTINGS, **changes), progress=watched)
+    make_film(pipeline, board, finished, replace(SETTINGS, **changes), progress=watched)
     assert watched.stages == ALL_STAGES
-    assert files_in(tmp_path)["film.mp4"] != before["film.mp4"]
+    assert files_in(finished)["film.mp4"] != before["film.mp4"]
 
 
-def test_another_display_scale_only_decodes_again(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
+def test_another_display_scale_only_decodes_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     watched = Watched()
-    make_film(pipeline, board, tmp_path, replace(SETTINGS, display_scale=3), progress=watched)
+    make_film(pipeline, board, finished, replace(SETTINGS, display_scale=3), progress=watched)
     assert watched.stages == ["decoding", "joining"]
-    assert read_video(tmp_path / "film.mp4").shape[1] == 3 * pipeline.values.height
+    assert read_video(finished / "film.mp4").shape[1] == 3 * pipeline.values.height
 
 
-def test_other_weights_make_another_film(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
+def test_other_weights_make_another_film(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     parameter = next(iter(pipeline.transformer.parameters()))
     saved = parameter.detach().clone()
     try:
         parameter.data.mul_(1.01)
         watched = Watched()
-        make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
+        make_film(pipeline, board, finished, SETTINGS, progress=watched)
     finally:
         parameter.data.copy_(saved)
     assert watched.stages == ALL_STAGES
 
 
-def test_an_earlier_film_stays_until_the_new_latents_are_there(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    before = files_in(tmp_path)
+def test_an_earlier_film_stays_until_the_new_latents_are_there(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
     other = replace(SETTINGS, seed=1)
     with pytest.raises(FilmInterrupted, match=r"the earlier film in .* is untouched"):
-        make_film(pipeline, board, tmp_path, other, progress=Watched("denoising", 1, press_control_c))
-    assert files_in(tmp_path) == before
+        make_film(pipeline, board, finished, other, progress=Watched("denoising", 1, press_control_c))
+    assert files_in(finished) == before
     with pytest.raises(FilmInterrupted, match=r"latents of scenes 1 to 3; missing: video of scenes 1 to 3, film.mp4"):
-        make_film(pipeline, board, tmp_path, other, progress=Watched("decoding", 0, press_control_c))
-    assert not (tmp_path / "film.mp4").exists()
+        make_film(pipeline, board, finished, other, progress=Watched("decoding", 0, press_control_c))
+    assert not (finished / "film.mp4").exists()
 
 
 def test_latents_of_other_settings_are_not_taken_up(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
@@ -338,15 +322,14 @@ def test_a_full_disk_keeps_what_is_finished(
         assert files_in(folder)["film.mp4"] == files_in(whole)["film.mp4"]
 
 
-def test_a_folder_that_takes_no_files_is_found_out_before_the_work(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    make_film(pipeline, board, tmp_path, SETTINGS)
-    before = files_in(tmp_path)
+def test_a_folder_that_takes_no_files_is_found_out_before_the_work(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
     watched = Watched()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
         with pytest.raises(OutputError, match="Read-only"):
-            make_film(pipeline, board, tmp_path, replace(SETTINGS, seed=5), progress=watched)
-    assert watched.seen == [] and files_in(tmp_path) == before
+            make_film(pipeline, board, finished, replace(SETTINGS, seed=5), progress=watched)
+    assert watched.seen == [] and files_in(finished) == before
 
 
 def test_out_of_memory_is_one_line(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     try:
         recipe = read_recipe(arguments.recipe, arguments.changes)
+        if recipe.start_from is not None:
+            recipe = recipe.model_copy(update={"start_from": str(arguments.run.parent / recipe.start_from)})
         if isinstance(recipe, VAERecipe):
             from mask2dit.training.vae import train_vae
 

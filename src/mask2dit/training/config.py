@@ -14,9 +14,13 @@ class _Strict(BaseModel):
 
 
 class _Run(_Strict):
-    """What every run has. `num_steps` is the end of the run; the learning rate falls to zero over its last `decay` share."""
+    """What every run has. `num_steps` is the end of the run; the learning rate falls to zero over its last `decay` share.
+
+    `start_from` is a path beside the run's own folder, so that the steps of one model stand side by side.
+    """
 
     level: Literal["A", "B", "C"]
+    start_from: str | None = None
     seed: int = 0
     num_steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -37,7 +41,6 @@ class VAERecipe(_Run):
 
     kind: Literal["vae"]
     train: Literal["all", "decoder"] = "all"
-    start_from: str | None = None
     num_stories: int = Field(gt=0)
     image_steps: int = 0
     image_batch_size: int = 32
@@ -75,7 +78,6 @@ class DiffusionRecipe(_Run):
 
     kind: Literal["diffusion"]
     stage: Literal["base", "pretrain", "sft"]
-    start_from: str | None = None
     num_stories: int = Field(gt=0)
     num_scenes: int = Field(gt=0)
     train_text_encoder: bool = False

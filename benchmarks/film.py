@@ -1,0 +1,109 @@
+"""The whole command for the built-in model, measured: import, load, encode, each step, decode, and peak memory.
+
+    python benchmarks/film.py [--rounds 5] [--threads 2] [--out benchmarks/results/film.json]
+
+Every round is a fresh process of `mask2dit generate`; figures are medians over the rounds. Stage times are those that the film's own
+run.json holds; importing and loading are timed in processes of their own. Needs Linux (peak memory is read from the kernel).
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+STORYBOARD = Path(__file__).parents[1] / "storyboards" / "fox.yaml"
+TARGET_SECONDS, TARGET_GIB = 20.0, 2.0
+
+
+def main() -> None:
+    """Measure, print a table, and write it as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+    rounds = [measure(environment) for _ in range(arguments.rounds)]
+    medians = {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+    result = {
+        "machine": machine(arguments.threads),
+        "date": datetime.date.today().isoformat(),
+        "storyboard": STORYBOARD.name,
+        "rounds": arguments.rounds,
+        "median": {key: round(value, 3) for key, value in medians.items()},
+        "targets": {"command_seconds": TARGET_SECONDS, "peak_memory_gib": TARGET_GIB},
+    }
+    show(result)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def measure(environment: dict[str, str]) -> dict[str, float]:
+    """One round: seconds per stage, and the largest resident set of the command."""
+    importing = timed([sys.executable, "-c", "import mask2dit.loading"], environment)[0]
+    loading = timed([sys.executable, "-c", "import mask2dit; mask2dit.load_pipeline()"], environment)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder) / "film"
+        command = [sys.executable, "-m", "mask2dit", "generate", str(STORYBOARD), "-o", str(film)]
+        seconds, peak = timed(command, environment)
+        record = json.loads((film / "run.json").read_text(encoding="utf-8"))
+    stages: dict[str, float] = record["timings_seconds"]
+    return {
+        "import_seconds": importing,
+        "load_seconds": loading - importing,
+        "encode_seconds": stages["encoding"],
+        "step_seconds": stages["denoising"] / record["num_inference_steps"],
+        "denoise_seconds": stages["denoising"],
+        "decode_and_write_scenes_seconds": stages["decoding"],
+        "join_seconds": stages["joining"],
+        "command_seconds": seconds,
+        "peak_memory_gib": peak,
+    }
+
+
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Wall seconds and peak resident GiB of a process."""
+    began = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}: {process.stderr.read().decode() if process.stderr else ''}")
+    return time.perf_counter() - began, usage.ru_maxrss / 2**20
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures belong to."""
+    import torch
+
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the medians, with the targets beside them."""
+    about = result["machine"]
+    print(f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, torch {about['torch']}, Python {about['python']}")
+    print(f"{result['storyboard']}, median of {result['rounds']} rounds")
+    for key, value in result["median"].items():
+        target = result["targets"].get(key)
+        print(f"  {key:<34}{value:9.3f}" + (f"   target ≤ {target:g}: {'met' if value <= target else 'missed'}" if target else ""))
+
+
+if __name__ == "__main__":
+    main()
