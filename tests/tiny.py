@@ -79,7 +79,9 @@ def randomise(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     return model.eval()
 
 
-def inputs(model: Mask2DiTTransformer3DModel, text_lengths: tuple[int, ...], frames: tuple[int, ...], batch: int = 2, seed: int = 1) -> dict:
+def inputs(
+    model: Mask2DiTTransformer3DModel, text_lengths: tuple[int, ...], frames: tuple[int, ...], batch: int = 2, seed: int = 1
+) -> dict:
     """Random arguments of `forward` for scenes of `frames` latent frames."""
     generator = torch.Generator().manual_seed(seed)
     config = model.config

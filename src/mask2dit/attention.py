@@ -33,7 +33,7 @@ class GroupedAttnProcessor:
     ) -> tuple[Tensor, Tensor]:
         num_text_tokens = encoder_hidden_states.shape[1]
         joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)  # [B, N, D]
-        query, key, value = (states.unflatten(2, (attn.heads, -1)) for states in attn.project(joint))  # [B, N, h, d]
+        query, key, value = (torch.unflatten(states, 2, (attn.heads, -1)) for states in attn.project(joint))  # [B, N, h, d]
         query = _rotate_video(attn.norm_q(query), image_rotary_emb, num_text_tokens)
         key = _rotate_video(attn.norm_k(key), image_rotary_emb, num_text_tokens)
 
@@ -60,11 +60,12 @@ class GroupedAttnProcessor:
         return torch.cat([pieces[index] for index in order], dim=1)
 
 
-class SceneAttention(nn.Module, AttentionModuleMixin):
+class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
     """CogVideoX's joint attention (same parameter names): q, k, v and output projections, LayerNorm on q and k."""
 
     _default_processor_cls = GroupedAttnProcessor
     _available_processors = [GroupedAttnProcessor]  # noqa: RUF012 - the mixin's protocol
+    to_qkv: nn.Linear  # made by `fuse_projections`
 
     def __init__(self, dim: int, heads: int, head_dim: int, bias: bool) -> None:
         super().__init__()
@@ -76,12 +77,12 @@ class SceneAttention(nn.Module, AttentionModuleMixin):
         self.norm_q = nn.LayerNorm(head_dim, eps=QK_NORM_EPS)
         self.norm_k = nn.LayerNorm(head_dim, eps=QK_NORM_EPS)
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, dim), nn.Dropout(0.0)])
-        self.set_processor(GroupedAttnProcessor())
+        self.processor = GroupedAttnProcessor()
 
     def project(self, joint: Tensor) -> Sequence[Tensor]:
         """[B, N, D] → query, key, value, each [B, N, h·d]; one matmul after `fuse_projections`."""
         if self.fused_projections:
-            return self.to_qkv(joint).chunk(3, dim=-1)  # type: ignore[no-any-return]
+            return torch.chunk(self.to_qkv(joint), 3, dim=-1)
         return self.to_q(joint), self.to_k(joint), self.to_v(joint)
 
     def forward(
@@ -92,7 +93,7 @@ class SceneAttention(nn.Module, AttentionModuleMixin):
         image_rotary_emb: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Video [B, ΣV, D] and text [B, ΣL, D] → the same two, attended."""
-        return self.processor(self, hidden_states, encoder_hidden_states, groups, image_rotary_emb)  # type: ignore[no-any-return]
+        return self.processor(self, hidden_states, encoder_hidden_states, groups, image_rotary_emb)
 
 
 def _rotate_video(states: Tensor, image_rotary_emb: tuple[Tensor, Tensor], num_text_tokens: int) -> Tensor:

@@ -184,12 +184,26 @@ def animated_preview(frames: Sequence[Image.Image], fps: float, max_bytes: int =
     """An endless animated WebP of at most `max_bytes`: quality goes first, then size, then every second frame."""
     if not frames:
         raise InputError("preview: got no frames, expected at least one; make a scene first")
+
+    def attempt(number: int) -> bytes:
+        width, quality = PREVIEW_ATTEMPTS[number]
+        return _webp([_narrowed(frame, width) for frame in frames], fps, quality)
+
     while True:
-        for width, quality in PREVIEW_ATTEMPTS:
-            if width <= frames[0].width or width == PREVIEW_ATTEMPTS[-1][0] or quality == PREVIEW_ATTEMPTS[0][1]:
-                encoded = _webp([_narrowed(frame, width) for frame in frames], fps, quality)
-                if len(encoded) <= max_bytes:
-                    return encoded
+        encoded = attempt(0)
+        if len(encoded) <= max_bytes:
+            return encoded
+        # The best of the smaller ones that fits, by halving the list: encoding a long film takes a while.
+        low, high, best = 1, len(PREVIEW_ATTEMPTS) - 1, None
+        while low <= high:
+            middle = (low + high) // 2
+            encoded = attempt(middle)
+            if len(encoded) <= max_bytes:
+                best, high = encoded, middle - 1
+            else:
+                low = middle + 1
+        if best is not None:
+            return best
         if len(frames) == 1:
             raise InputError(f"preview: got {len(encoded)} bytes for one frame, expected at most {max_bytes}; allow more")
         frames, fps = frames[::2], fps / 2

@@ -6,14 +6,14 @@ Owns the order of precedence (scene, then argument, then model) and the checks o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from mask2dit.errors import InputError
 from mask2dit.storyboard import Scene, Storyboard
 from mask2dit.video_shape import Compression, VideoShape, num_frames_for
 
 Number = TypeVar("Number", int, float)
-PerScene = Number | Sequence[Number] | None
+PerScene: TypeAlias = Number | Sequence[Number] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
 TRANSFORMER_CLASSES = ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel")
+SCHEDULER_CLASSES = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 
 
 def builtin_model() -> Path:
@@ -40,20 +41,20 @@ def load_pipeline(
     folder = Path(model) if model is not None else builtin_model()
     index = _read_index(folder)
     for name, cls in (("transformer", Mask2DiTTransformer3DModel), ("vae", AutoencoderKLCogVideoX), ("text_encoder", None)):
-        if index.get(name, [None])[0] is not None:
+        if name in index:
             check_tensors(folder / name, cls)
-    dtype = dtype or torch.float32
+    # Without use_safetensors, diffusers would unpickle a .bin file that lies beside other names.
+    options = {"dtype": dtype or torch.float32, "use_safetensors": True}
     try:
-        transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", dtype=dtype)
-        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, dtype=dtype)
-    except ModelError:
-        raise
+        transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", **options)
+        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded as a model folder: {_one_line(error)}") from error
+    _check_fit(folder, pipeline)
     if plan is not None:
         pipeline.transformer.set_attention_plan(plan)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device) if device is not None else pipeline  # type: ignore[no-any-return]
+    return pipeline.to(device) if device is not None else pipeline
 
 
 def check_tensors(folder: Path, cls: type[Any] | None) -> None:
@@ -95,6 +96,20 @@ def _expected_shapes(folder: Path, cls: type[Any] | None) -> tuple[dict[str, tup
     return shapes, {"encoder.embed_tokens.weight", "shared.weight"} if cls is None else set()
 
 
+def _check_fit(folder: Path, pipeline: Mask2DiTPipeline) -> None:
+    """Components can each be sound and yet belong to different models."""
+    config, channels = pipeline.transformer.config, pipeline.vae.config.latent_channels
+    if config.in_channels != channels:
+        raise ModelError(
+            f"{folder}: the transformer reads {config.in_channels} latent channels and the vae makes {channels}, expected the same"
+        )
+    if pipeline.text_encoder is not None and config.text_embed_dim != pipeline.text_encoder.config.d_model:
+        raise ModelError(
+            f"{folder}: the transformer reads text of width {config.text_embed_dim} and the text encoder makes "
+            f"{pipeline.text_encoder.config.d_model}, expected the same"
+        )
+
+
 def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
@@ -110,22 +125,29 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
             if 8 + length + end != path.stat().st_size:
                 raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
-        except (OSError, ValueError, struct.error, KeyError) as error:
+        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ModelError(f"{path}: damaged or cut short ({_one_line(error)}); copy the model again") from None
         shapes |= {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
     return shapes
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path) -> dict[str, str]:
+    """The components of a model folder and their classes; tokenizer and text encoder may be absent or null."""
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder, expected a model folder with model_index.json; check --model")
-    index = _read_json(folder / "model_index.json")
-    for name in ("vae", "transformer", "scheduler"):
-        if not (isinstance(index.get(name), list) and len(index[name]) == 2 and (folder / name).is_dir()):
-            raise ModelError(f"{folder}: component {name} is missing, expected vae, transformer and scheduler; copy the model again")
-    cls = index["transformer"][1]
-    if cls not in TRANSFORMER_CLASSES:
-        raise ModelError(f"{folder}: the transformer is a {cls}, expected {' or '.join(TRANSFORMER_CLASSES)}")
+    values = _read_json(folder / "model_index.json")
+    index: dict[str, str] = {}
+    for name in ("vae", "transformer", "scheduler", "tokenizer", "text_encoder"):
+        match values.get(name):
+            case None | [None, None] if name in ("tokenizer", "text_encoder"):
+                continue
+            case [str(), str(cls)] if (folder / name).is_dir():
+                index[name] = cls
+            case _:
+                raise ModelError(f"{folder}: component {name} is missing, expected a folder of that name; copy the model again")
+    for name, classes in (("transformer", TRANSFORMER_CLASSES), ("scheduler", SCHEDULER_CLASSES)):
+        if index[name] not in classes:
+            raise ModelError(f"{folder}: the {name} is {index[name]}, expected {' or '.join(classes)}; use a model of that family")
     return index
 
 

@@ -13,17 +13,18 @@ from mask2dit.scene_layout import SceneLayout
 def modulate(states: Tensor, scale: Tensor, shift: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """states · (1 + scale) + shift; states [B, N, D] in scenes of `lengths`, scale and shift [B, S, D]."""
     if len(set(lengths)) == 1:
-        scenes = states.unflatten(1, (len(lengths), lengths[0]))  # [B, S, N/S, D]
+        scenes = torch.unflatten(states, 1, (len(lengths), lengths[0]))  # [B, S, N/S, D]
         return (scenes * (1 + scale)[:, :, None] + shift[:, :, None]).flatten(1, 2)
-    scenes = states.split(lengths, dim=1)
-    return torch.cat([part * (1 + scale[:, [s]]) + shift[:, [s]] for s, part in enumerate(scenes)], dim=1)
+    parts = torch.split(states, list(lengths), dim=1)
+    return torch.cat([part * (1 + scale[:, [s]]) + shift[:, [s]] for s, part in enumerate(parts)], dim=1)
 
 
 def gated(states: Tensor, gate: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """gate · states; states [B, N, D] in scenes of `lengths`, gate [B, S, D]."""
     if len(set(lengths)) == 1:
-        return (gate[:, :, None] * states.unflatten(1, (len(lengths), lengths[0]))).flatten(1, 2)
-    return torch.cat([gate[:, [s]] * part for s, part in enumerate(states.split(lengths, dim=1))], dim=1)
+        scenes = torch.unflatten(states, 1, (len(lengths), lengths[0]))  # [B, S, N/S, D]
+        return (gate[:, :, None] * scenes).flatten(1, 2)
+    return torch.cat([gate[:, [s]] * part for s, part in enumerate(torch.split(states, list(lengths), dim=1))], dim=1)
 
 
 class SceneLayerNormZero(nn.Module):

@@ -132,8 +132,9 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         """Encode one caption and one negative prompt per scene: prompt_embeds and negative_prompt_embeds, each [S, L, E]."""
         if self.tokenizer is None or self.text_encoder is None:
             raise InputError("this pipeline has no tokenizer or text encoder; give prompt_embeds and negative_prompt_embeds")
-        both = encode_captions([*captions, *negative_prompts], self.tokenizer, self.text_encoder, self.max_text_seq_length)
-        prompt_embeds, negative_prompt_embeds = both.to(self._execution_device, self.transformer.dtype).chunk(2)
+        device = self._execution_device
+        both = encode_captions([*captions, *negative_prompts], self.tokenizer, self.text_encoder, self.max_text_seq_length, device)
+        prompt_embeds, negative_prompt_embeds = both.to(device, self.transformer.dtype).chunk(2)
         return prompt_embeds, negative_prompt_embeds
 
     def encode_scene(self, frames: np.ndarray[Any, Any] | Tensor) -> Tensor:
@@ -142,11 +143,12 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         if pixels.ndim != 4 or pixels.shape[-1] != 3:
             raise InputError(f"frames: got shape {tuple(pixels.shape)}, expected [T, Y, X, 3]")
         scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
-        return encode_frames(self.vae, pixels.permute(0, 3, 1, 2).float() / scale * 2 - 1)
+        return encode_frames(self.vae, pixels.permute(0, 3, 1, 2).float() / scale * 2 - 1, self._execution_device)
 
     def decode_scene(self, latents: Tensor, output_type: Literal["np", "pt", "pil"] = "np") -> Any:
         """Clean, scaled latents [F, C, H, W] → frames of one scene: "np" [T, Y, X, 3] or "pt" [T, 3, Y, X] float32 in 0..1, or "pil"."""
-        return self.video_processor.postprocess(decode_latents(self.vae, latents), output_type=output_type)
+        pixels = decode_latents(self.vae, latents, self._execution_device)
+        return self.video_processor.postprocess(pixels, output_type=output_type)
 
     @torch.no_grad()
     def __call__(
@@ -169,10 +171,11 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
     ) -> Mask2DiTPipelineOutput:
         """Make a film.
 
-        storyboard: a Storyboard or a list of captions; None with `prompt_embeds` [S, L, E], which also replace the encoding of a storyboard's
-        captions. known_scenes: scene index → clean, scaled latents [F_s, C, H, W]; they come out untouched, and have captions too. None =
-        the model's own value; guidance and frames may be one per scene; guidance ≤ 1 in every scene runs one branch. generator: one, or one per
-        scene. latents: initial noise of the whole film [1, F, C, H, W]. output_type: "np", "pt", "pil" or "latent".
+        storyboard: a Storyboard or a list of captions; None with `prompt_embeds` [S, L, E], which also replace the encoding of a
+        storyboard's captions. known_scenes: scene index → clean, scaled latents [F_s, C, H, W]; they come out untouched, and have captions
+        too. None = the model's own value; guidance and frames may be one per scene; guidance ≤ 1 in every scene runs one branch.
+        generator: one, or one per scene. latents: initial noise of the whole film [1, F, C, H, W]. output_type: "np", "pt", "pil" or
+        "latent".
         callback_on_step_end(pipeline, step, timestep, {"latents": [1, F, C, H, W]}) may return other latents.
         Raises StoryboardError or InputError before anything is computed.
         """
@@ -192,17 +195,18 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
         if request.num_scenes > self.values.window:
             warnings.warn(
-                f"{request.num_scenes} scenes are more than the {self.values.window} that this model was trained on at once; all are made jointly",
-                stacklevel=2,
+                f"{request.num_scenes} scenes are more than the {self.values.window} that this model was trained on at once; "
+                "all are made jointly",
+                stacklevel=3,  # torch.no_grad is one frame
             )
         if prompt_embeds is None:
             prompt_embeds, negative_prompt_embeds = self.encode_prompt(request.captions, request.negative_prompts)
         scenes = self._start(shapes, known, latents, generator)
         scenes = self._denoise(request, scenes, known, prompt_embeds, negative_prompt_embeds, generator, callback_on_step_end)
+        if output_type != "latent":
+            scenes = [self.decode_scene(scene, output_type) for scene in scenes]
         self.maybe_free_model_hooks()
-        if output_type == "latent":
-            return Mask2DiTPipelineOutput(scenes=scenes)
-        return Mask2DiTPipelineOutput(scenes=[self.decode_scene(scene, output_type) for scene in scenes])
+        return Mask2DiTPipelineOutput(scenes=scenes)
 
     def _denoise(
         self,
@@ -245,22 +249,23 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
                 if "latents" in changed:
                     pieces = changed["latents"][0].split(lengths)
                     scenes = [scenes[s] if s in known else piece for s, piece in enumerate(pieces)]
-        return scenes
+        return [known[s].to(device) if s in known else scene for s, scene in enumerate(scenes)]
 
     def _start(
         self, shapes: Sequence[tuple[int, ...]], known: Mapping[int, Tensor], latents: Tensor | None, generator: Generators
     ) -> list[Tensor]:
         device, dtype = self._execution_device, self.transformer.dtype
+        noise: Sequence[Tensor | None]
         if latents is not None:
-            noise = list(latents[0].to(device, dtype).split([shape[0] for shape in shapes]))
+            noise = torch.split(latents[0].to(device, dtype), [shape[0] for shape in shapes])
         else:
             noise = draw_noise([None if s in known else shape for s, shape in enumerate(shapes)], generator, device, dtype)
         sigma = self.scheduler.init_noise_sigma
-        return [known[s].to(device, dtype) if s in known else noise[s] * sigma for s in range(len(shapes))]
+        return [known[s].to(device, dtype) if s in known or own is None else own * sigma for s, own in enumerate(noise)]
 
     def _scene_shapes(self, request: FilmRequest, known: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
         channels = self.transformer.config.in_channels
-        shapes = [(count, channels, *request.shape.latent_size) for count in request.shape.num_latent_frames]
+        shapes: list[tuple[int, ...]] = [(count, channels, *request.shape.latent_size) for count in request.shape.num_latent_frames]
         for index, given in known.items():
             if not 0 <= index < len(shapes):
                 raise InputError(f"known_scenes: got index {index}, expected 0 to {len(shapes) - 1}")

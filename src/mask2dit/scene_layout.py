@@ -24,7 +24,8 @@ class SceneLayout:
             )
         if min(self.text_lengths) < 0 or min(self.video_lengths) < 1:
             raise InputError(
-                f"token counts must be 0 or more for text and 1 or more for video, got text {self.text_lengths} and video {self.video_lengths}"
+                f"token counts must be 0 or more for text and 1 or more for video, got text {self.text_lengths} and "
+                f"video {self.video_lengths}; give one count per scene"
             )
 
     @property

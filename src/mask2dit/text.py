@@ -29,7 +29,7 @@ def encode_captions(captions: Sequence[str], tokenizer: Any, text_encoder: Any, 
     Equal captions are encoded once, and each alone, so that a row does not depend on its neighbours.
     """
     encoded = {
-        caption: encode_tokens(tokenize([caption], tokenizer, max_length).to(device), text_encoder) for caption in dict.fromkeys(captions)
+        caption: encode_tokens(tokenize([caption], tokenizer, max_length), text_encoder, device) for caption in dict.fromkeys(captions)
     }
     return torch.cat([encoded[caption] for caption in captions])
 
@@ -40,6 +40,9 @@ def tokenize(captions: Sequence[str], tokenizer: Any, max_length: int) -> Tensor
     return tokens.input_ids  # type: ignore[no-any-return]
 
 
-def encode_tokens(tokens: Tensor, text_encoder: Any) -> Tensor:
-    """[S, L] token numbers → [S, L, E]; differentiable, for training."""
-    return text_encoder(tokens.to(text_encoder.device)).last_hidden_state  # type: ignore[no-any-return]
+def encode_tokens(tokens: Tensor, text_encoder: Any, device: torch.device | None = None) -> Tensor:
+    """[S, L] token numbers → [S, L, E]; differentiable, for training.
+
+    device: where the encoder computes; None is where its weights are, which is not the same while they are offloaded.
+    """
+    return text_encoder(tokens.to(device or text_encoder.device)).last_hidden_state  # type: ignore[no-any-return]

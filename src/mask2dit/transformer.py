@@ -74,7 +74,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
     """Mask²DiT's denoiser (paper, section 3). The configuration has CogVideoX's names and the 5B values as defaults.
 
     `attention_plan` is one of `mask2dit.plans.PLANS`. Raises ModelError for CogVideoX variants that it cannot compute: positions that
-    are not rotary (2B), patches over time (1.5), and the offset embedding (1.5 image-to-video).
+    are not rotary (2B), patches over time (1.5), the offset embedding (1.5 image-to-video), and inputs that hold more than the latents
+    (image-to-video, CogVideoX-Fun InP).
     """
 
     _supports_gradient_checkpointing = True
@@ -82,7 +83,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
     _repeated_blocks = ["Mask2DiTBlock"]  # noqa: RUF012
     _skip_layerwise_casting_patterns = ["patch_embed", "norm"]  # noqa: RUF012
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         num_attention_heads: int = 48,
@@ -117,6 +118,11 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
     ) -> None:
         super().__init__()
         _refuse_other_variants(use_rotary_positional_embeddings, use_learned_positional_embeddings, patch_size_t, ofs_embed_dim)
+        if in_channels != out_channels:
+            raise ModelError(
+                f"in_channels: got {in_channels} with out_channels {out_channels} (CogVideoX-Fun InP has 33, image-to-video 32), expected "
+                "the same; use text-to-video weights"
+            )
         dim = num_attention_heads * attention_head_dim
         self._plan = get_plan(attention_plan)
 
@@ -170,15 +176,15 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         """Predict v for the latents of all scenes.
 
         hidden_states [B, F, C, H, W]: latents joined on time. encoder_hidden_states [B, ΣL, E]: captions laid end to end.
-        timestep [B], or [B, S] for one per scene: 0 = this scene is known and clean. layout: tokens per scene. image_rotary_emb: (cos, sin),
-        each [ΣV, d]; None builds it from the latent size. attention_kwargs: {"scale": …} scales LoRA layers.
+        timestep [B], or [B, S] for one per scene: 0 = this scene is known and clean. layout: tokens per scene. image_rotary_emb:
+        (cos, sin), each [ΣV, d]; None builds it from the latent size. attention_kwargs: {"scale": …} scales LoRA layers.
         Returns `.sample` [B, F, C, H, W]. Raises InputError where these disagree.
         """
         del attention_kwargs  # the decorator has used it
         _, num_frames, _, height, width = hidden_states.shape
         patch = self.config.patch_size
         grid = (height // patch, width // patch)
-        self._check(hidden_states, encoder_hidden_states, timestep, layout)
+        self._check(hidden_states, encoder_hidden_states, timestep, layout, image_rotary_emb)
 
         temb = self._embed_time(timestep, layout.num_scenes, hidden_states.dtype)  # [B, S, time_embed_dim]
         joint = self.patch_embed(encoder_hidden_states, hidden_states)  # [B, ΣL + ΣV, D]
@@ -212,7 +218,14 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         sinusoid = self.time_proj(timestep.flatten()).to(dtype)  # [B·S, D], from float32
         return self.time_embedding(sinusoid).unflatten(0, timestep.shape)  # type: ignore[no-any-return]
 
-    def _check(self, hidden_states: Tensor, encoder_hidden_states: Tensor, timestep: Tensor, layout: SceneLayout) -> None:
+    def _check(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep: Tensor,
+        layout: SceneLayout,
+        image_rotary_emb: tuple[Tensor, Tensor] | None,
+    ) -> None:
         batch, num_frames, _, height, width = hidden_states.shape
         patch = self.config.patch_size
         if height % patch or width % patch:
@@ -226,6 +239,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             )
         if timestep.shape not in ((batch,), (batch, layout.num_scenes)):
             raise InputError(f"timestep: got shape {tuple(timestep.shape)}, expected ({batch},) or ({batch}, {layout.num_scenes})")
+        if image_rotary_emb is not None and len(image_rotary_emb[0]) != num_video_tokens:
+            raise InputError(f"image_rotary_emb: got {len(image_rotary_emb[0])} rows, expected {num_video_tokens}, one per video token")
 
 
 def _refuse_other_variants(rotary: bool, learned: bool, patch_size_t: int | None, ofs_embed_dim: int | None) -> None:

@@ -119,9 +119,7 @@ def test_the_display_scale_is_chosen(pipeline: Mask2DiTPipeline, tmp_path: Path)
     ("changes", "error"),
     [
         ({"height": 7}, "height"),
-        ({"num_frames": 10}, "num_frames"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
-        ({"guidance_scale": float("nan")}, "guidance_scale"),
         ({"display_scale": 0}, "display scale"),
     ],
 )
@@ -137,9 +135,19 @@ def test_a_caption_over_the_limit_leaves_no_trace(pipeline: Mask2DiTPipeline, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_negative_seed_is_refused() -> None:
-    with pytest.raises(InputError, match="seed: got -1"):
-        FilmSettings(seed=-1)
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seed": -1}, "seed: got -1"),
+        ({"seed": 2**63}, "seed: got 9223372036854775808"),
+        ({"guidance_scale": float("nan")}, "guidance scale: got nan"),
+        ({"guidance_scale": -1.0}, "guidance scale: got -1.0"),
+        ({"num_frames": 10}, "take 9 or 13"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_any_model_is_loaded(values: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        FilmSettings(**values)
 
 
 # Stops and going on.

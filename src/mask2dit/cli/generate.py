@@ -57,11 +57,13 @@ def generate(
         from mask2dit.production import FilmFolder, FilmSettings
 
         settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale)
-        FilmFolder(folder).check(board, overwrite)
+        earlier = FilmFolder(folder).check(board, overwrite)
         pipeline = _load(model, plan, device, dtype)
         progress.done()
         record = _make(pipeline, board, folder, settings, model or "built-in", overwrite, progress, source)
-    _tell(record, folder, storyboard, source, time.perf_counter() - began)
+    made = f"Made in {time.perf_counter() - began:.1f} s" if record != earlier else "Already made (--overwrite makes it again)"
+    typer.echo(f"\n{made}: {folder}")
+    _tell(record, folder, storyboard, source)
 
 
 def _read(text: str) -> tuple["Storyboard", Path | None]:
@@ -76,7 +78,7 @@ def _read(text: str) -> tuple["Storyboard", Path | None]:
 
 
 def _slug(text: str) -> str:
-    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    words = re.sub(r"[\W_]+", "-", re.sub("['’]", "", text.lower())).strip("-")
     return words[:SLUG_LENGTH].rstrip("-") or "film"
 
 
@@ -119,7 +121,7 @@ def _make(
         raise
 
 
-def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None, seconds: float) -> None:
+def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None) -> None:
     count = len(record.scenes)
     size = f"{record.width * record.display_scale} by {record.height * record.display_scale} pixels"
     files = (
@@ -129,7 +131,6 @@ def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None, s
         ("scenes/", f"{record.scenes[0].video}" + (f" to {record.scenes[-1].video}" if count > 1 else "")),
         ("storyboard.yaml", "what was asked for; run.json: how it was made"),
     )
-    typer.echo(f"\nMade in {seconds:.1f} s, in {folder}:")
     for name, what in files:
         typer.echo(f"  {name:<18} {what}")
     seed = max(scene.seed for scene in record.scenes) + 1

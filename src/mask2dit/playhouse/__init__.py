@@ -1,7 +1,7 @@
 """The playhouse: a small procedural world of which the truth is known.
 
-Stories drawn from seeds (`facts`), filmed (`render`, `footage`) and told in words (`captions`). Names are imported when
-they are first used, so that importing the package does not import torch.
+Stories drawn from seeds (`facts`), filmed (`render`, `footage`), told in words (`captions`) and read again (`judge`). Names
+are imported when they are first used, so that importing the package does not import torch.
 """
 
 from importlib import import_module
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         draw_story,
     )
     from mask2dit.playhouse.footage import FootageTruth, plan_footage, read_truth, write_footage
+    from mask2dit.playhouse.judge import Judge, Reading, load_judge
     from mask2dit.playhouse.render import render_scenes
     from mask2dit.playhouse.staging import scene_visibility
 
@@ -38,8 +39,10 @@ _HOMES = {
     "CaptionedStory": "captions",
     "FootageTruth": "footage",
     "HELD_OUT_SEEDS": "facts",
+    "Judge": "judge",
     "LEVELS": "facts",
     "Level": "facts",
+    "Reading": "judge",
     "Role": "facts",
     "Stage": "facts",
     "Story": "facts",
@@ -48,6 +51,7 @@ _HOMES = {
     "caption_scene": "captions",
     "caption_story": "captions",
     "draw_story": "facts",
+    "load_judge": "judge",
     "plan_footage": "footage",
     "random_storyboard": "captions",
     "read_truth": "footage",
@@ -67,13 +71,16 @@ __all__ = [
     "Actor",
     "CaptionedStory",
     "FootageTruth",
+    "Judge",
     "Level",
+    "Reading",
     "Role",
     "Stage",
     "Story",
     "caption_scene",
     "caption_story",
     "draw_story",
+    "load_judge",
     "plan_footage",
     "random_storyboard",
     "read_truth",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mask2dit.errors import InputError
 from mask2dit.storyboard import LARGEST_SEED
+from mask2dit.video_shape import check_num_frames
 
 VALUES_PER_TENSOR = 16  # enough to tell two trainings apart, and cheap at 5 billion parameters
 
@@ -33,6 +35,10 @@ class FilmSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(f"seed: got {self.seed}, expected a whole number from 0 to {LARGEST_SEED}; use for example 7")
+        if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            raise InputError(f"guidance scale: got {self.guidance_scale}, expected a number of at least 0; use for example 6")
+        if self.num_frames is not None:
+            check_num_frames(self.num_frames, "frames per scene")
 
 
 class SceneRecord(BaseModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mask2dit.errors import Mask2DiTError
-from mask2dit.training.config import VAERecipe, read_recipe
+from mask2dit.training.config import JudgeRecipe, VAERecipe, read_recipe
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="changes of the recipe")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
@@ -30,6 +30,10 @@ def main() -> int:
             from mask2dit.training.vae import train_vae
 
             result = train_vae(recipe, arguments.run, torch.device(arguments.device), _report)
+        elif isinstance(recipe, JudgeRecipe):
+            from mask2dit.training.judge import train_judge
+
+            result = train_judge(recipe, arguments.run, torch.device(arguments.device), _report)
         else:
             from mask2dit.training.loop import train_diffusion
 

@@ -90,10 +90,29 @@ class DiffusionRecipe(_Run):
     text: TextConfig | None = None
 
 
-Recipe = Annotated[VAERecipe | DiffusionRecipe, Field(discriminator="kind")]
+class JudgeRecipe(_Run):
+    """The network that reads scenes, trained on spoilt renders and, where a `vae` (its folder) is given, on what comes back from it.
+
+    `round_trips` clips are encoded and decoded once, with up to `latent_noise` added in between, and make `round_trip_share` of a batch.
+    """
+
+    kind: Literal["judge"]
+    start_from: str | None = None
+    num_stories: int = Field(gt=0)
+    channels: tuple[int, int, int] = (32, 64, 96)
+    weight_decay: float = 0.05
+    vae: str | None = None
+    round_trips: int = Field(default=300, ge=0)
+    round_trip_share: float = Field(default=0.25, ge=0, le=1)
+    latent_noise: float = Field(default=0.3, ge=0)
+    validation_stories: int = Field(default=200, gt=0, le=1000)
+    validation_round_trips: int = Field(default=150, ge=0)
 
 
-def read_recipe(path: Path, changes: list[str]) -> VAERecipe | DiffusionRecipe:
+Recipe = Annotated[VAERecipe | DiffusionRecipe | JudgeRecipe, Field(discriminator="kind")]
+
+
+def read_recipe(path: Path, changes: list[str]) -> VAERecipe | DiffusionRecipe | JudgeRecipe:
     """Read a recipe and apply `key=value` changes; InputError in one line names the file, the key and what was expected."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
