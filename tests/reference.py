@@ -149,7 +149,8 @@ class PlainTransformer:
         patch = self.config.patch_size
         weight, bias = self.weights["patch_embed.proj.weight"], self.weights["patch_embed.proj.bias"]
         tokens = [
-            latents[:, frame, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch].flatten(1) @ weight.flatten(1).T + bias
+            latents[:, frame, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch].flatten(1) @ weight.flatten(1).T
+            + bias
             for frame in range(latents.shape[1])
             for row in range(grid[0])
             for column in range(grid[1])

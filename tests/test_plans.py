@@ -37,10 +37,7 @@ def test_groups_are_the_dense_mask(plan: str) -> None:
 def test_queries_are_every_token_once(plan: str) -> None:
     layout = SceneLayout((3, 0, 2), (4, 5, 6))
     positions = [
-        position
-        for group in get_plan(plan).groups(layout)
-        for piece in group.queries
-        for position in range(piece.start, piece.stop)
+        position for group in get_plan(plan).groups(layout) for piece in group.queries for position in range(piece.start, piece.stop)
     ]
     assert sorted(positions) == list(range(layout.num_tokens))
 

@@ -28,8 +28,13 @@ def encode_frames(vae: Any, frames: Tensor, device: torch.device) -> Tensor:
 @torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
     """Latents [F, C, H, W] → pixels [T, 3, Y, X] in -1..1, float32 and not clamped. Chunks over time are diffusers'."""
+    num_frames = (len(latents) - 1) * int(vae.config.temporal_compression_ratio) + 1
+    if len(latents) % 2 == 0:
+        # diffusers' decoder sets the first frame apart only in an odd count: 2 latent frames would become 8 frames and not 5. One more
+        # at the end does not reach back, for the decoder is causal in all but the statistics of its norms.
+        latents = torch.cat([latents, latents[-1:]])
     scaled = latents.to(device, vae.dtype).transpose(0, 1)[None] / vae.config.scaling_factor  # [1, C, F, H, W]
-    return vae.decode(scaled).sample[0].transpose(0, 1).float()  # type: ignore[no-any-return]
+    return vae.decode(scaled).sample[0].transpose(0, 1)[:num_frames].float()  # type: ignore[no-any-return]
 
 
 def draw_noise(

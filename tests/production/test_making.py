@@ -120,7 +120,6 @@ def test_the_display_scale_is_chosen(pipeline: Mask2DiTPipeline, tmp_path: Path)
     [
         ({"height": 7}, "height"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
-        ({"display_scale": 0}, "display scale"),
     ],
 )
 def test_mistakes_leave_no_trace(changes: dict, error: str, pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
@@ -143,6 +142,7 @@ def test_a_caption_over_the_limit_leaves_no_trace(pipeline: Mask2DiTPipeline, tm
         ({"guidance_scale": float("nan")}, "guidance scale: got nan"),
         ({"guidance_scale": -1.0}, "guidance scale: got -1.0"),
         ({"num_frames": 10}, "take 9 or 13"),
+        ({"display_scale": 0}, "display scale: got 0"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_any_model_is_loaded(values: dict, words: str) -> None:

@@ -135,8 +135,7 @@ class Judge(nn.Module):
             _Residual(wide),
         )
         self.find = nn.Conv2d(wide, len(SPECIES), 1)
-        self.presence = nn.Parameter(torch.zeros(len(SPECIES), wide))
-        self.absence = nn.Parameter(torch.full((len(SPECIES),), -2.0))
+        self.presence = nn.Parameter(torch.tensor([[1.0], [-2.0]]).repeat(1, len(SPECIES)))
         self.actor = nn.Linear(2 * wide, wide)
         self.kind = nn.Parameter(torch.zeros(len(SPECIES), wide))
         self.scene = nn.Linear(2 * wide, wide)
@@ -148,13 +147,15 @@ class Judge(nn.Module):
         pixels = 2 * views - 1
         changes = 2 * pixels.mean(2).diff(dim=1)
         features = self.trunk(torch.cat([pixels.flatten(1, 2), changes], dim=1))  # [B, D, 8, 12]
-        attention = self.find(features).flatten(2).softmax(-1)  # [B, 8, 96]
-        seen = attention @ features.flatten(2).mT  # [B, 8, D]
+        found = self.find(features).flatten(2)  # [B, 8, 96]
+        seen = found.softmax(-1) @ features.flatten(2).mT  # [B, 8, D]
         mean, peak = features.mean((2, 3)), features.amax((2, 3))
         actors = functional.silu(self.actor(torch.cat([seen, mean[:, None].expand_as(seen)], -1)) + self.kind)
         scene = functional.silu(self.scene(torch.cat([mean, peak], -1)))
         logits = {name: head(actors if name in ACTOR_ATTRIBUTES else scene) for name, head in self.heads.items()}
-        return logits | {"species": (seen * self.presence).sum(-1) + self.absence, "traits": self.traits(actors)}
+        # The same map says where a species is and whether: what proves that it is there is what its attributes are read from.
+        slope, offset = self.presence
+        return logits | {"species": slope * found.logsumexp(-1) + offset, "traits": self.traits(actors)}
 
     @torch.no_grad()
     def read(self, scenes: Sequence[Tensor | NDArray[Any]] | Tensor) -> list[Reading]:

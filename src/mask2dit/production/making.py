@@ -76,7 +76,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def check_request(pipeline: Mask2DiTPipeline, storyboard: Storyboard, settings: FilmSettings) -> FilmRequest:
     """What the pipeline makes of storyboard and settings; raises StoryboardError or InputError."""
-    film.choose_scale(1, settings.display_scale)
     return pipeline.check(
         storyboard,
         height=settings.height,

@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from mask2dit.errors import InputError
+from mask2dit.film import choose_scale
 from mask2dit.storyboard import LARGEST_SEED
 from mask2dit.video_shape import check_num_frames
 
@@ -37,6 +38,7 @@ class FilmSettings:
             raise InputError(f"seed: got {self.seed}, expected a whole number from 0 to {LARGEST_SEED}; use for example 7")
         if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
             raise InputError(f"guidance scale: got {self.guidance_scale}, expected a number of at least 0; use for example 6")
+        choose_scale(1, self.display_scale)
         if self.num_frames is not None:
             check_num_frames(self.num_frames, "frames per scene")
 

@@ -190,7 +190,7 @@ def _spoil_alike(views: Tensor, generator: torch.Generator) -> Tensor:
     coarse = torch.randn(count * frames, 3, height // 4, width // 4, generator=generator)
     clouds = functional.interpolate(coarse, (height, width), mode="bilinear").view(views.shape)
     grain = torch.randn(count, 1, 3, height, width, generator=generator)  # the same in all frames: drawing it is what costs
-    noise = 0.06 * chances[4] * clouds + 0.04 * chances[5] * grain
+    noise = 0.06 * max(2 * chances[4] - 1, 0) * clouds + 0.04 * chances[5] * grain
     return (pixels + noise.to(pixels.device)).clamp(0, 1)
 
 
