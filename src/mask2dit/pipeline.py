@@ -24,7 +24,7 @@ from mask2dit.scene_layout import SceneLayout
 from mask2dit.storyboard import Storyboard
 from mask2dit.text import check_caption, encode_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
-from mask2dit.video_shape import Compression
+from mask2dit.video_shape import Compression, VideoShape, check_num_frames
 
 OutputType = Literal["np", "pt", "pil", "latent"]
 StepCallback = Callable[["Mask2DiTPipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
@@ -142,6 +142,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         pixels = torch.as_tensor(frames)
         if pixels.ndim != 4 or pixels.shape[-1] != 3:
             raise InputError(f"frames: got shape {tuple(pixels.shape)}, expected [T, Y, X, 3]")
+        check_num_frames(len(pixels), "frames", self.values.compression.temporal)
+        VideoShape(pixels.shape[1], pixels.shape[2], (1,), self.values.compression)  # checks the size
         scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
         return encode_frames(self.vae, pixels.permute(0, 3, 1, 2).float() / scale * 2 - 1, self._execution_device)
 
@@ -269,7 +271,7 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         for index, given in known.items():
             if not 0 <= index < len(shapes):
                 raise InputError(f"known_scenes: got index {index}, expected 0 to {len(shapes) - 1}")
-            if given.ndim != 4 or given.shape[1:] != shapes[index][1:] or not given.is_floating_point():
+            if given.ndim != 4 or not len(given) or given.shape[1:] != shapes[index][1:] or not given.is_floating_point():
                 raise InputError(
                     f"known_scenes: scene {index + 1} has shape {tuple(given.shape)} of {given.dtype}, expected floating-point latents "
                     f"[F, {', '.join(map(str, shapes[index][1:]))}]; encode frames of this size with encode_scene"

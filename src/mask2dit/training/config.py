@@ -126,7 +126,7 @@ def read_recipe(path: Path, changes: list[str]) -> VAERecipe | DiffusionRecipe |
             raise InputError(f"got {change!r}, expected key=value")
         _set(values, key.split("."), yaml.safe_load(value))
     try:
-        return TypeAdapter(Recipe).validate_python(values)  # type: ignore[no-any-return]
+        return TypeAdapter(Recipe).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:]) or "recipe"

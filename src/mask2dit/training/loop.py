@@ -79,7 +79,7 @@ def take_step(
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate_factor(step, recipe.num_steps, recipe.warmup_steps, recipe.decay)
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.max_grad_norm)
     optimizer.step()
     return float(loss.detach())
@@ -99,7 +99,7 @@ def sample_loss(parts: ModelParts, recipe: DiffusionRecipe, samples: list[Sample
         torch.stack([sample.noise for sample in samples]).to(device),
         torch.tensor([sample.timestep for sample in samples], device=device),
         [sample.known for sample in samples],
-        rows.unflatten(0, (len(samples), -1)).flatten(1, 2),
+        torch.unflatten(rows, 0, (len(samples), -1)).flatten(1, 2),
         shape.layout(length),
         parts.scheduler,
     )

@@ -135,7 +135,7 @@ def export_model(parts: ModelParts, recipe: DiffusionRecipe, folder: Path, guida
     shutil.rmtree(aside, ignore_errors=True)
     for name in ("text_encoder", "vae", "transformer"):
         network = getattr(parts, name)
-        kept = {key: value for key, value in network.state_dict().items()}
+        kept = dict(network.state_dict())
         network.half().save_pretrained(aside / name, max_shard_size=LARGEST_FILE)
         network.float().load_state_dict(kept)
     parts.tokenizer.save_pretrained(aside / "tokenizer")

@@ -97,10 +97,11 @@ def _digest(vae: Any) -> str:
 
 @torch.no_grad()
 def _encode(vae: Any, seeds: range, level: str, path: Path, device: torch.device, report: Report) -> None:
-    means, stds = [], []
+    means: list[Tensor] = []
+    stds: list[Tensor] = []
     for start in range(0, len(seeds), 16):
         clips = render_stories(seeds[start : start + 16], level, device)
-        for part in clips.split(12):
+        for part in torch.split(clips, 12):
             posterior = vae.encode(part.to(device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1).latent_dist
             for kept, value in ((means, posterior.mean), (stds, posterior.std)):
                 kept.append((value * vae.config.scaling_factor).transpose(1, 2).half().cpu())  # [N, F, C, H, W]
@@ -109,5 +110,5 @@ def _encode(vae: Any, seeds: range, level: str, path: Path, device: torch.device
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
     tensors = {"mean": torch.cat(means), "std": torch.cat(stds)}
-    save_file({key: value.unflatten(0, (-1, SCENES_PER_STORY)).contiguous() for key, value in tensors.items()}, str(aside))
+    save_file({key: torch.unflatten(value, 0, (-1, SCENES_PER_STORY)).contiguous() for key, value in tensors.items()}, str(aside))
     os.replace(aside, path)

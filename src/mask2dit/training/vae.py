@@ -68,7 +68,7 @@ def train_vae(recipe: VAERecipe, folder: Path, device: torch.device, report: Rep
         pixels = draw_batch(recipe, clips, step).to(device)
         loss, error = autoencoder_loss(vae, pixels, recipe.kl_weight, generator_for(recipe.seed, step, 1))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, recipe.max_grad_norm)
         optimizer.step()
         ema.update(step)
@@ -96,7 +96,7 @@ def draw_batch(recipe: VAERecipe, clips: Tensor, step: int) -> Tensor:
     crop_height, crop_width = (height, width) if whole else recipe.crop
 
     def draw(limit: int) -> list[int]:
-        return torch.randint(limit, (count,), generator=generator).tolist()  # type: ignore[no-any-return]
+        return torch.randint(limit, (count,), generator=generator).tolist()
 
     rows, tops, lefts = draw(len(clips)), draw(height - crop_height + 1), draw(width - crop_width + 1)
     frames = [slice(frame, frame + 1) for frame in draw(num_frames)] if image else [slice(None)] * count

@@ -1,0 +1,250 @@
+"""Model folders: what is sound loads as it is, and what is not is one line that names the file and the remedy."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import CogVideoXDPMScheduler
+from safetensors.torch import load_file, save_file
+
+import tiny
+from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel, load_pipeline
+from mask2dit.errors import InputError, ModelError
+from mask2dit.loading import builtin_model
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+CAPTIONS = ["a red fox walks", "the fox jumps"]
+
+
+@pytest.fixture
+def folder(model_folder: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return shutil.copytree(model_folder, tmp_path / "model")
+
+
+def film(pipeline: Mask2DiTPipeline) -> torch.Tensor:
+    return torch.cat(pipeline(CAPTIONS, generator=torch.Generator().manual_seed(0), output_type="latent").scenes)
+
+
+def write(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+
+def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+# What loads
+
+
+def test_save_then_load_is_the_same_pipeline(model_folder: Path) -> None:
+    made, loaded = tiny.pipeline(), load_pipeline(model_folder)
+    assert torch.equal(film(made), film(loaded))
+    assert loaded.values == made.values
+    for name in ("transformer", "vae", "text_encoder"):
+        mine, theirs = getattr(made, name).state_dict(), getattr(loaded, name).state_dict()
+        assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+        assert not getattr(loaded, name).training
+
+
+def test_shards_load_as_one(folder: Path) -> None:
+    expected = film(load_pipeline(folder))
+    (folder / WEIGHTS).unlink()
+    load_of_tiny = tiny.pipeline().transformer
+    load_of_tiny.save_pretrained(folder / "transformer", max_shard_size="50KB")
+    assert len(list((folder / "transformer").glob("*.safetensors"))) > 1
+    assert torch.equal(film(load_pipeline(folder)), expected)
+
+
+def test_the_released_layout_loads(folder: Path) -> None:
+    """Its index names the stock transformer, its configuration holds keys of other code, and our values are not in it."""
+    values = load_pipeline(folder).values
+    write(folder / "model_index.json", _class_name="CogVideoXPipeline", transformer=["diffusers", "CogVideoXTransformer3DModel"])
+    write(folder / "model_index.json", **dict.fromkeys(values.saved(), ...))
+    write(folder / "transformer/config.json", _class_name="Other", attn_msk_version=2, add_noise_in_inpaint_model=False, attention_plan=...)
+    pipeline = load_pipeline(folder)
+    assert type(pipeline) is Mask2DiTPipeline and type(pipeline.transformer) is Mask2DiTTransformer3DModel
+    assert (pipeline.values.window, pipeline.values.known_sets, pipeline.values.num_frames) == (3, "last", 49)
+    assert pipeline.transformer.config.attention_plan == "symmetric"
+
+
+@pytest.mark.parametrize("absent", [..., [None, None]])
+def test_a_folder_may_lack_its_text_side(folder: Path, absent: Any) -> None:
+    write(folder / "model_index.json", tokenizer=absent, text_encoder=absent)
+    shutil.rmtree(folder / "tokenizer")
+    shutil.rmtree(folder / "text_encoder")
+    pipeline = load_pipeline(folder)
+    assert pipeline.tokenizer is None and pipeline.text_encoder is None
+    assert len(pipeline(prompt_embeds=torch.zeros(2, 64, 20), guidance_scale=1, output_type="latent").scenes) == 2
+
+
+def test_plan_dtype_and_device(model_folder: Path) -> None:
+    pipeline = load_pipeline(model_folder, plan="isolated", dtype=torch.bfloat16, device="cpu")
+    assert pipeline.transformer.config.attention_plan == "isolated"
+    assert {part.dtype for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder)} == {torch.bfloat16}
+    assert load_pipeline(model_folder).transformer.dtype == torch.float32
+    with pytest.raises(InputError, match="plan: got 'x', expected one of isolated"):
+        load_pipeline(model_folder, plan="x")
+
+
+def test_weights_in_half_precision_are_computed_in_float32(folder: Path) -> None:
+    for name in (WEIGHTS, "text_encoder/model.safetensors"):
+        change_tensors(folder / name, lambda tensors: tensors.update({key: value.half() for key, value in tensors.items()}))
+    pipeline = load_pipeline(folder)
+    assert pipeline.transformer.dtype == pipeline.text_encoder.dtype == torch.float32
+
+
+def test_the_dpm_scheduler_loads(folder: Path) -> None:
+    write(folder / "model_index.json", scheduler=["diffusers", "CogVideoXDPMScheduler"])
+    assert isinstance(load_pipeline(folder).scheduler, CogVideoXDPMScheduler)
+
+
+def test_the_name_of_the_folder_means_nothing(folder: Path) -> None:
+    """A folder that is called like a pipeline of diffusers is still ours."""
+    assert torch.equal(film(load_pipeline(folder.rename(folder.with_name("cogvideo")))), film(tiny.pipeline()))
+
+
+def test_the_built_in_model_is_in_the_package() -> None:
+    assert builtin_model().parts[-3:] == ("mask2dit", "weights", "playhouse")
+
+
+# What does not load
+
+
+def refused(folder: Path, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        load_pipeline(folder)
+    message = str(caught.value)
+    assert str(folder) in message and "\n" not in message and len(message) < 600
+
+
+def spoil_header(content: bytes) -> Callable[[Path], Any]:
+    return lambda folder: (folder / WEIGHTS).write_bytes(len(content).to_bytes(8, "little") + content)
+
+
+def shorten(folder: Path, part: float) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: int(len(content) * part)])
+
+
+def of_weights(change: Callable[[dict[str, torch.Tensor]], Any], name: str = WEIGHTS) -> Callable[[Path], Any]:
+    return lambda folder: change_tensors(folder / name, change)
+
+
+def of_config(name: str, **changes: Any) -> Callable[[Path], Any]:
+    return lambda folder: write(folder / name, **changes)
+
+
+def only_bin(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "transformer/diffusion_pytorch_model.bin")
+
+
+def pickle_beside(folder: Path) -> None:
+    """A file with another name satisfies the check; the pickle must not be opened in its place."""
+    (folder / WEIGHTS).rename(folder / "transformer/other.safetensors")
+    torch.save({}, folder / "transformer/diffusion_pytorch_model.bin")
+
+
+def of_another_model(folder: Path) -> None:
+    tiny.transformer(in_channels=8, out_channels=8).save_pretrained(folder / "transformer")
+
+
+def of_another_text(folder: Path) -> None:
+    tiny.transformer(text_embed_dim=24).save_pretrained(folder / "transformer")
+
+
+BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "model_index.json: no such file, expected it in a diffusers model"),
+    "index of random bytes": (
+        lambda folder: (folder / "model_index.json").write_bytes(bytes(range(256))),
+        r"model_index.json: cannot be read as JSON \(.*\); copy the model again",
+    ),
+    "index is a list": (lambda folder: (folder / "model_index.json").write_text("[]"), "model_index.json: got a list, expected a JSON obj"),
+    "no transformer": (lambda folder: shutil.rmtree(folder / "transformer"), "component transformer is missing, expected a folder of that"),
+    "no vae in the index": (of_config("model_index.json", vae=...), "component vae is missing"),
+    "odd entry": (of_config("model_index.json", text_encoder=[]), "component text_encoder is missing"),
+    "no tokenizer": (lambda folder: shutil.rmtree(folder / "tokenizer"), "component tokenizer is missing"),
+    "broken tokenizer": (lambda folder: (folder / "tokenizer/tokenizer.json").write_text('{"'), "cannot be loaded as a model folder"),
+    "no text encoder": (lambda folder: shutil.rmtree(folder / "text_encoder"), "component text_encoder is missing"),
+    "no scheduler": (lambda folder: (folder / "scheduler/scheduler_config.json").unlink(), "no file named scheduler_config.json"),
+    "other transformer": (
+        of_config("model_index.json", transformer=["diffusers", "FluxTransformer2DModel"]),
+        "the transformer is FluxTransformer2DModel, expected Mask2DiTTransformer3DModel or CogVideoXTransformer3DModel",
+    ),
+    "other scheduler": (
+        of_config("model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"]),
+        "the scheduler is EulerDiscreteScheduler, expected CogVideoXDDIMScheduler or CogVideoXDPMScheduler",
+    ),
+    "no configuration": (lambda folder: (folder / "transformer/config.json").unlink(), "config.json: no such file"),
+    "configuration of nonsense": (of_config("transformer/config.json", num_layers="x"), "config.json: 'str' object"),
+    "unknown plan": (of_config("transformer/config.json", attention_plan="x"), "config.json: plan: got 'x', expected one of"),
+    "2B": (of_config("transformer/config.json", use_rotary_positional_embeddings=False), "config.json: use_rotary_.*CogVideoX-2b"),
+    "InP": (
+        of_config("transformer/config.json", in_channels=33),
+        "config.json: in_channels: got 33 with out_channels 4 .*CogVideoX-Fun InP",
+    ),
+    "missing tensor": (
+        of_weights(lambda tensors: tensors.pop("proj_out.weight")),
+        "transformer: tensor proj_out.weight is missing, expected 88 tensors as in config.json; copy the model again",
+    ),
+    "two missing": (
+        of_weights(lambda tensors: [tensors.pop(f"proj_out.{name}") for name in ("weight", "bias")]),
+        "tensors proj_out.bias, proj_out.weight are missing",
+    ),
+    "extra tensors": (
+        of_weights(lambda tensors: tensors.update({name: torch.zeros(1) for name in "abcd"})),
+        "tensors a, b and 2 more are not known to this model; check that config.json belongs to these weights",
+    ),
+    "mis-shaped tensor": (
+        of_weights(lambda tensors: tensors.update({"proj_out.weight": torch.zeros(3, 32)})),
+        r"tensor proj_out.weight has shape \(3, 32\), expected \(16, 32\); check that config.json belongs to these weights",
+    ),
+    "other size": (of_config("transformer/config.json", num_layers=4), "tensors transformer_blocks.3.* and .* more are missing"),
+    "missing in the vae": (
+        of_weights(lambda tensors: tensors.pop("encoder.conv_in.conv.bias"), "vae/diffusion_pytorch_model.safetensors"),
+        "vae: tensor encoder.conv_in.conv.bias is missing",
+    ),
+    "missing in the text encoder": (
+        of_weights(lambda tensors: tensors.pop("encoder.final_layer_norm.weight"), "text_encoder/model.safetensors"),
+        "text_encoder: tensor encoder.final_layer_norm.weight is missing",
+    ),
+    "no token table": (
+        of_weights(lambda tensors: tensors.pop("shared.weight"), "text_encoder/model.safetensors"),
+        "text_encoder: tensor shared.weight is missing",
+    ),
+    "cut in the tensors": (
+        lambda folder: shorten(folder, 0.5),
+        r"safetensors: damaged or cut short \(148.* bytes, expected 296.*\); copy the",
+    ),
+    "cut in the header": (lambda folder: shorten(folder, 0.01), "damaged or cut short"),
+    "empty file": (lambda folder: shorten(folder, 0), "damaged or cut short"),
+    "one byte more": (lambda folder: (folder / WEIGHTS).open("ab").write(b"x"), "damaged or cut short"),
+    "random bytes": (lambda folder: (folder / WEIGHTS).write_bytes(bytes(range(255, -1, -1)) * 9), "the header is longer than the file"),
+    "header is a list": (spoil_header(b"[]"), "damaged or cut short"),
+    "header without offsets": (spoil_header(b'{"a": 1}'), "damaged or cut short"),
+    "header without shape": (spoil_header(b'{"a": {"data_offsets": [0, 0]}}'), "damaged or cut short"),
+    "weights as .bin": (only_bin, "transformer: got no .safetensors file, expected the weights of a diffusers model folder"),
+    "a pickle beside": (pickle_beside, "no file named diffusion_pytorch_model.safetensors"),
+    "transformer of another model": (of_another_model, "the transformer reads 8 latent channels and the vae makes 4, expected the same"),
+    "another text width": (of_another_text, "the transformer reads text of width 24 and the text encoder makes 20, expected the same"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_spoilt_folder_is_refused_in_one_line(name: str, folder: Path) -> None:
+    spoil, words = BAD[name]
+    spoil(folder)
+    refused(folder, words)
+
+
+def test_a_missing_folder_and_a_file_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    for path in (tmp_path / "none", model_folder / "model_index.json"):
+        refused(path, "no such folder, expected a model folder with model_index.json; check --model")
+    refused(tmp_path, "model_index.json: no such file")
