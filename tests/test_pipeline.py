@@ -395,6 +395,7 @@ def refused(pipeline: Mask2DiTPipeline, words: str, *arguments: Any, **options: 
         ("prompt_embeds: got 2 rows, expected one for each of 3 scenes", {"prompt_embeds": torch.zeros(2, 64, 20)}),
         (r"prompt_embeds: got shape \(3, 8, 20\), expected \(3, 64, 20\)", {"prompt_embeds": torch.zeros(3, 8, 20)}),
         ("negative_prompt_embeds: got none", {"prompt_embeds": torch.zeros(3, 64, 20)}),
+        ("negative_prompt_embeds: got them without prompt_embeds", {"negative_prompt_embeds": torch.zeros(3, 64, 20)}),
     ],
 )
 def test_arguments_that_cannot_be_used(pipeline: Mask2DiTPipeline, words: str, options: Mapping[str, Any]) -> None:

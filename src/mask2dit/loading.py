@@ -18,6 +18,7 @@ from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
 TRANSFORMER_CLASSES = ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel")
+TIED_NAMES = {"encoder.embed_tokens.weight": "shared.weight"}  # T5's token table has two names; a file holds one or both
 SCHEDULER_CLASSES = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 
 
@@ -62,9 +63,8 @@ def check_tensors(folder: Path, cls: type[Any] | None) -> None:
 
     cls: a diffusers model class; None is the T5 encoder. Only headers are read.
     """
-    found = _stored_shapes(folder)
-    expected, optional = _expected_shapes(folder, cls)
-    missing = sorted(expected.keys() - found.keys() - optional)
+    found, expected = _untied(_stored_shapes(folder)), _untied(_expected_shapes(folder, cls))
+    missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     wrong = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
     if missing:
@@ -78,7 +78,11 @@ def check_tensors(folder: Path, cls: type[Any] | None) -> None:
         )
 
 
-def _expected_shapes(folder: Path, cls: type[Any] | None) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+def _untied(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {TIED_NAMES.get(key, key): shape for key, shape in shapes.items()}
+
+
+def _expected_shapes(folder: Path, cls: type[Any] | None) -> dict[str, tuple[int, ...]]:
     config = _read_json(folder / "config.json")
     try:
         with torch.device("meta"):
@@ -91,9 +95,7 @@ def _expected_shapes(folder: Path, cls: type[Any] | None) -> tuple[dict[str, tup
                 model = cls.from_config(known)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise ModelError(f"{folder / 'config.json'}: {_one_line(error)}") from error
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    # T5 ties its token table under two names; a file holds one of them.
-    return shapes, {"encoder.embed_tokens.weight", "shared.weight"} if cls is None else set()
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 def _check_fit(folder: Path, pipeline: Mask2DiTPipeline) -> None:
@@ -125,9 +127,9 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
             end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
             if 8 + length + end != path.stat().st_size:
                 raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
+            shapes |= {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
         except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ModelError(f"{path}: damaged or cut short ({_one_line(error)}); copy the model again") from None
-        shapes |= {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
     return shapes
 
 

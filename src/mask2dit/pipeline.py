@@ -201,13 +201,15 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
                 "all are made jointly",
                 stacklevel=3,  # torch.no_grad is one frame
             )
-        if prompt_embeds is None:
-            prompt_embeds, negative_prompt_embeds = self.encode_prompt(request.captions, request.negative_prompts)
-        scenes = self._start(shapes, known, latents, generator)
-        scenes = self._denoise(request, scenes, known, prompt_embeds, negative_prompt_embeds, generator, callback_on_step_end)
-        if output_type != "latent":
-            scenes = [self.decode_scene(scene, output_type) for scene in scenes]
-        self.maybe_free_model_hooks()
+        try:
+            if prompt_embeds is None:
+                prompt_embeds, negative_prompt_embeds = self.encode_prompt(request.captions, request.negative_prompts)
+            scenes = self._start(shapes, known, latents, generator)
+            scenes = self._denoise(request, scenes, known, prompt_embeds, negative_prompt_embeds, generator, callback_on_step_end)
+            if output_type != "latent":
+                scenes = [self.decode_scene(scene, output_type) for scene in scenes]
+        finally:
+            self.maybe_free_model_hooks()  # and forget what a step cache holds, so that the next film does not depend on this one
         return Mask2DiTPipelineOutput(scenes=scenes)
 
     def _denoise(
@@ -293,6 +295,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         for name, rows in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
             if rows is not None and tuple(rows.shape) != text_shape:
                 raise InputError(f"{name}: got shape {tuple(rows.shape)}, expected {text_shape}")
+        if prompt_embeds is None and negative_prompt_embeds is not None:
+            raise InputError("negative_prompt_embeds: got them without prompt_embeds, expected both; or give negative_prompt")
         if prompt_embeds is not None and negative_prompt_embeds is None and request.is_guided:
             raise InputError("negative_prompt_embeds: got none, expected them beside prompt_embeds; or set guidance_scale=1")
         film_shape = (1, sum(shape[0] for shape in shapes), *shapes[0][1:])

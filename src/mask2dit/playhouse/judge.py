@@ -127,7 +127,7 @@ class Judge(nn.Module):
         self.accuracy: dict[str, Any] = {}
         narrow, middle, wide = channels
         self.trunk = nn.Sequential(
-            _Layer(3 * VIEW[0] + VIEW[0] - 1, narrow, stride=2),
+            _Layer(4 * VIEW[0] - 1, narrow, stride=2),
             _Layer(narrow, middle, stride=2),
             _Residual(middle),
             _Layer(middle, wide, stride=2),
@@ -135,7 +135,7 @@ class Judge(nn.Module):
             _Residual(wide),
         )
         self.find = nn.Conv2d(wide, len(SPECIES), 1)
-        self.presence = nn.Parameter(torch.tensor([[1.0], [-2.0]]).repeat(1, len(SPECIES)))
+        self.presence = nn.Linear(wide, len(SPECIES))
         self.actor = nn.Linear(2 * wide, wide)
         self.kind = nn.Parameter(torch.zeros(len(SPECIES), wide))
         self.scene = nn.Linear(2 * wide, wide)
@@ -153,14 +153,12 @@ class Judge(nn.Module):
         actors = functional.silu(self.actor(torch.cat([seen, mean[:, None].expand_as(seen)], -1)) + self.kind)
         scene = functional.silu(self.scene(torch.cat([mean, peak], -1)))
         logits = {name: head(actors if name in ACTOR_ATTRIBUTES else scene) for name, head in self.heads.items()}
-        # The same map says where a species is and whether: what proves that it is there is what its attributes are read from.
-        slope, offset = self.presence
-        return logits | {"species": slope * found.logsumexp(-1) + offset, "traits": self.traits(actors)}
+        return logits | {"species": self.presence(peak) + found.amax(-1), "traits": self.traits(actors)}
 
     @torch.no_grad()
     def read(self, scenes: Sequence[Tensor | NDArray[Any]] | Tensor) -> list[Reading]:
         """Read scenes, each [T, Y, X, 3], uint8 or 0..1, of any length and size."""
-        device = self.presence.device
+        device = self.find.weight.device
         views = [view_scene(frames) for frames in scenes]
         readings: list[Reading] = []
         for start in range(0, len(views), _CHUNK):

@@ -172,26 +172,30 @@ def _spoil_alike(views: Tensor, generator: torch.Generator) -> Tensor:
     count, frames, _, height, width = views.shape
     chances: list[float] = torch.rand(8, generator=generator).tolist()
     down, right = torch.randint(-3, 4, (2,), generator=generator).tolist()
+    if chances[0] < 0.25:
+        return views
     flat = functional.pad(views.flatten(0, 1), (3, 3, 3, 3), mode="replicate")
-    flat = flat[..., 3 + down : 3 + down + height, 3 + right : 3 + right + width].contiguous()
-    if chances[0] < 0.6:  # as temporal compression does: groups of four frames after the first
-        groups = flat.view(views.shape)
+    flat = flat[..., 3 + down : 3 + down + height, 3 + right : 3 + right + width]
+    if chances[1] < 0.6:  # as temporal compression does: groups of four frames after the first
+        groups = flat.reshape(views.shape)
         later = groups[:, 1:].reshape(count, -1, 4, *flat.shape[1:])
-        smeared = torch.lerp(later, later.mean(2, keepdim=True).expand_as(later), 0.8 * chances[1])
+        smeared = torch.lerp(later, later.mean(2, keepdim=True).expand_as(later), 0.8 * chances[2])
         flat = torch.cat([groups[:, :1], smeared.flatten(1, 2)], dim=1).flatten(0, 1)
-    if chances[2] < 0.7:
-        factor = 1.3 + 1.7 * chances[3]
+    if chances[3] < 0.6:
+        factor = 1.3 + 1.7 * chances[4] ** 2
         small = functional.interpolate(flat, (round(height / factor), round(width / factor)), mode="bilinear", antialias=False)
         flat = functional.interpolate(small, (height, width), mode="bilinear", antialias=False)
-    vivid, gain, lift = (torch.rand(3, count, 1, 1, 1, 1, generator=generator) - 0.5).to(flat.device)
-    pixels: Tensor = flat.view(views.shape)
-    grey = pixels.mean(2, keepdim=True)
-    pixels = torch.lerp(grey.expand_as(pixels), pixels, 1 + 0.4 * vivid) * (1 + 0.2 * gain) + 0.08 * lift
-    coarse = torch.randn(count * frames, 3, height // 4, width // 4, generator=generator)
-    clouds = functional.interpolate(coarse, (height, width), mode="bilinear").view(views.shape)
-    grain = torch.randn(count, 1, 3, height, width, generator=generator)  # the same in all frames: drawing it is what costs
-    noise = 0.06 * max(2 * chances[4] - 1, 0) * clouds + 0.04 * chances[5] * grain
-    return (pixels + noise.to(pixels.device)).clamp(0, 1)
+    vivid, gain, lift = torch.rand(3, count, 1, 1, 1, 1, generator=generator) - 0.5
+    # What all frames of a clip share is drawn once: drawing is what costs.
+    noise = 0.04 * chances[5] * torch.randn(count, 1, 3, height, width, generator=generator) + 0.08 * lift
+    pixels: Tensor = flat.reshape(views.shape)
+    pixels = torch.lerp(pixels.mean(2, keepdim=True).expand_as(pixels), pixels, (1 + 0.4 * vivid).to(pixels.device))
+    pixels = pixels * (1 + 0.2 * gain).to(pixels.device) + noise.to(pixels.device)
+    if chances[6] < 0.3:
+        coarse = torch.randn(count * frames, 3, height // 4, width // 4, generator=generator).to(pixels.device)
+        clouds = functional.interpolate(coarse, (height, width), mode="bilinear").view(views.shape)
+        pixels = pixels + 0.06 * chances[7] * clouds
+    return pixels.clamp(0, 1)
 
 
 def train_step(
@@ -218,7 +222,7 @@ def reading_loss(logits: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
             continue
         if name == "species":
             # Seven of eight are absent: as a mean over the eight it would hardly weigh.
-            total = total + 4 * functional.binary_cross_entropy_with_logits(value[asked], wanted[asked])
+            total = total + len(SPECIES) * functional.binary_cross_entropy_with_logits(value[asked], wanted[asked])
         elif name == "traits":
             total = total + 10 * functional.mse_loss(value[asked], wanted[asked])
         else:
