@@ -34,10 +34,10 @@ $(READY): requirements.txt pyproject.toml
 	$(RUN) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
 
-# Retrains the built-in model from nothing, level A: autoencoder, base, pretrain, sft, judge. Every step resumes where it stopped.
+# Retrains the built-in model from nothing, level A: autoencoder, text encoder, base, pretrain, sft, judge. Every step resumes where it stopped.
 RUNS ?= runs/playhouse-a
 playhouse: $(READY)
-	for step in vae base pretrain sft judge; do \
+	for step in vae text base pretrain sft judge; do \
 	  $(RUN) -m mask2dit.training recipes/playhouse-a/$$step.yaml --run $(RUNS)/$$step || exit; done
 
 clean:

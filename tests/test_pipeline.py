@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -327,6 +328,12 @@ def test_a_callback_sees_every_step_and_may_change_the_latents(pipeline: Mask2Di
     scenes = film(pipeline, known_scenes={1: given}, callback_on_step_end=zero)
     assert not scenes[0].any() and not scenes[2].any() and torch.equal(scenes[1], given)
 
+    def spoil_the_known_one(_: Any, __: int, ___: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"latents": torch.cat([values["latents"][:, :3], known_latents(seed=1)[None], values["latents"][:, 6:]], dim=1)}
+
+    options = {"known_scenes": {1: given}, "num_inference_steps": 3}
+    assert same(film(pipeline, callback_on_step_end=spoil_the_known_one, **options), film(pipeline, **options))
+
 
 def test_prompt_embeds_replace_the_encoders(shared: Mask2DiTPipeline) -> None:
     prompt_embeds, negative_prompt_embeds = shared.encode_prompt(CAPTIONS, ["", "a bear", ""])
@@ -342,6 +349,16 @@ def test_prompt_embeds_replace_the_encoders(shared: Mask2DiTPipeline) -> None:
     assert same(alone, film(shared, guidance_scale=1))
     with pytest.raises(InputError, match="no tokenizer or text encoder; give prompt_embeds and negative_prompt_embeds"):
         bare(CAPTIONS)
+
+
+def test_known_scenes_that_the_weights_were_not_trained_for_warn(pipeline: Mask2DiTPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pipeline(["a red fox"], output_type="latent", generator=seeds(1)).scenes[0]
+    monkeypatch.setitem(vars(pipeline), "values", replace(pipeline.values, known_sets="last"))
+    with pytest.warns(UserWarning, match=r"known scenes are 2 of 2; this model was trained with all but the last"):
+        pipeline(["a red fox", "the fox"], known_scenes={1: first}, output_type="latent")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline(["a red fox", "the fox"], known_scenes={0: first}, output_type="latent")
 
 
 def test_more_scenes_than_the_window_warn_and_are_made_jointly(pipeline: Mask2DiTPipeline) -> None:

@@ -34,7 +34,7 @@ def load_pipeline(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Mask2DiTPipeline:
-    """Load a pipeline: None for the built-in model, else a model folder.
+    """Load a pipeline: None for the built-in model, else a model folder in diffusers' layout.
 
     plan: an attention plan's name, None for the model's own. device: None leaves it on the CPU. dtype: None is float32.
     Raises ModelError, in one line, where the folder is missing or is not what it should be.

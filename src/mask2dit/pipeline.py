@@ -195,12 +195,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         )
         shapes = self._scene_shapes(request, known)
         self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
-        if request.num_scenes > self.values.window:
-            warnings.warn(
-                f"{request.num_scenes} scenes are more than the {self.values.window} that this model was trained on at once; "
-                "all are made jointly",
-                stacklevel=3,  # torch.no_grad is one frame
-            )
+        for remark in self._outside_training(request, known):
+            warnings.warn(remark, stacklevel=3)  # torch.no_grad is one frame
         try:
             if prompt_embeds is None:
                 prompt_embeds, negative_prompt_embeds = self.encode_prompt(request.captions, request.negative_prompts)
@@ -211,6 +207,22 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         finally:
             self.maybe_free_model_hooks()  # and forget what a step cache holds, so that the next film does not depend on this one
         return Mask2DiTPipelineOutput(scenes=scenes)
+
+    def _outside_training(self, request: FilmRequest, known: Mapping[int, Tensor]) -> list[str]:
+        """What is asked that the weights have not seen; it is done all the same."""
+        remarks = []
+        if request.num_scenes > self.values.window:
+            remarks.append(
+                f"{request.num_scenes} scenes are more than the {self.values.window} that this model was trained on at once; "
+                "all are made jointly"
+            )
+        if self.values.known_sets == "last" and known and set(known) != set(range(request.num_scenes - 1)):
+            numbers = ", ".join(str(index + 1) for index in sorted(known))
+            remarks.append(
+                f"known scenes are {numbers} of {request.num_scenes}; this model was trained with all but the last one known, so the others "
+                "may fit less well"
+            )
+        return remarks
 
     def _denoise(
         self,

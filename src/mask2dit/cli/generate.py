@@ -22,7 +22,7 @@ SHOWN_WORDS = 8
 def generate(
     storyboard: Annotated[str, typer.Argument(help="A storyboard file, or captions with ';' between scenes.", show_default=False)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The film's folder.", show_default="films/<title>")] = None,
-    model: Annotated[str | None, typer.Option(help="A model folder or a Hub id.", show_default="built-in")] = None,
+    model: Annotated[str | None, typer.Option(help="A model folder.", show_default="built-in")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
     guidance: Annotated[
         float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")

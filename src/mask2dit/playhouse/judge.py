@@ -43,6 +43,9 @@ SCENE_ATTRIBUTES = ("place", "light", "weather", "camera")
 TRAITS = ("size", "width", "head", "ears")
 """What no caption names: `Actor.size` and its proportions, read as differences from 1."""
 
+TRAIT_SPREAD = 0.1
+"""About the standard deviation of every trait."""
+
 VISIBLE = 0.6
 """Share of an actor, or of what it wears, that a scene must show before anyone is asked about it."""
 
@@ -153,7 +156,7 @@ class Judge(nn.Module):
         actors = functional.silu(self.actor(torch.cat([seen, mean[:, None].expand_as(seen)], -1)) + self.kind)
         scene = functional.silu(self.scene(torch.cat([mean, peak], -1)))
         logits = {name: head(actors if name in ACTOR_ATTRIBUTES else scene) for name, head in self.heads.items()}
-        return logits | {"species": self.presence(peak) + found.amax(-1), "traits": self.traits(actors)}
+        return logits | {"species": self.presence(peak) + found.amax(-1), "traits": TRAIT_SPREAD * self.traits(actors)}
 
     @torch.no_grad()
     def read(self, scenes: Sequence[Tensor | NDArray[Any]] | Tensor) -> list[Reading]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mask2dit.errors import Mask2DiTError
-from mask2dit.training.config import JudgeRecipe, VAERecipe, read_recipe
+from mask2dit.training.config import JudgeRecipe, TextRecipe, VAERecipe, read_recipe
 
 
 def main() -> int:
@@ -24,12 +24,16 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     try:
         recipe = read_recipe(arguments.recipe, arguments.changes)
-        if recipe.start_from is not None:
-            recipe = recipe.model_copy(update={"start_from": str(arguments.run.parent / recipe.start_from)})
+        beside = {name: getattr(recipe, name, None) for name in ("start_from", "text_from")}
+        recipe = recipe.model_copy(update={name: str(arguments.run.parent / path) for name, path in beside.items() if path is not None})
         if isinstance(recipe, VAERecipe):
             from mask2dit.training.vae import train_vae
 
             result = train_vae(recipe, arguments.run, torch.device(arguments.device), _report)
+        elif isinstance(recipe, TextRecipe):
+            from mask2dit.training.text import train_text_encoder
+
+            result = train_text_encoder(recipe, arguments.run, torch.device(arguments.device), _report)
         elif isinstance(recipe, JudgeRecipe):
             from mask2dit.training.judge import train_judge
 

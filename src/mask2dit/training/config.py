@@ -73,11 +73,23 @@ class TextConfig(_Strict):
     num_heads: int
 
 
+class TextRecipe(_Run):
+    """The text encoder's first training: every token tells all facts of its caption. Level A only: it takes one actor a scene."""
+
+    kind: Literal["text"]
+    level: Literal["A"]
+    text: TextConfig
+
+
 class DiffusionRecipe(_Run):
-    """One of the steps base (single scenes), pretrain (unrelated scenes joined) and sft (stories, some scenes known)."""
+    """One of the steps base (single scenes), pretrain (unrelated scenes joined) and sft (stories, some scenes known).
+
+    A new model has `transformer` sizes, the autoencoder of `start_from` and the text encoder of `text_from`; else it is the one in `start_from`.
+    """
 
     kind: Literal["diffusion"]
     stage: Literal["base", "pretrain", "sft"]
+    text_from: str | None = None
     num_stories: int = Field(gt=0)
     num_scenes: int = Field(gt=0)
     train_text_encoder: bool = False
@@ -87,7 +99,6 @@ class DiffusionRecipe(_Run):
     plan: str = "symmetric"
     weight_decay: float = 0.01
     transformer: TransformerConfig | None = None
-    text: TextConfig | None = None
 
 
 class JudgeRecipe(_Run):
@@ -109,10 +120,10 @@ class JudgeRecipe(_Run):
     validation_round_trips: int = Field(default=150, ge=0)
 
 
-Recipe = Annotated[VAERecipe | DiffusionRecipe | JudgeRecipe, Field(discriminator="kind")]
+Recipe = Annotated[VAERecipe | TextRecipe | DiffusionRecipe | JudgeRecipe, Field(discriminator="kind")]
 
 
-def read_recipe(path: Path, changes: list[str]) -> VAERecipe | DiffusionRecipe | JudgeRecipe:
+def read_recipe(path: Path, changes: list[str]) -> VAERecipe | TextRecipe | DiffusionRecipe | JudgeRecipe:
     """Read a recipe and apply `key=value` changes; InputError in one line names the file, the key and what was expected."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

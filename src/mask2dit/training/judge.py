@@ -16,7 +16,17 @@ from torch.nn import functional
 
 from mask2dit.errors import InputError
 from mask2dit.playhouse.facts import SPECIES, TRAINING_SEEDS, VALIDATION_SEEDS, Story, draw_story
-from mask2dit.playhouse.judge import ACTOR_ATTRIBUTES, SCENE_ATTRIBUTES, TRAITS, VALUES, Judge, is_visible, load_judge, view_scene
+from mask2dit.playhouse.judge import (
+    ACTOR_ATTRIBUTES,
+    SCENE_ATTRIBUTES,
+    TRAIT_SPREAD,
+    TRAITS,
+    VALUES,
+    Judge,
+    is_visible,
+    load_judge,
+    view_scene,
+)
 from mask2dit.playhouse.render import render_scenes
 from mask2dit.playhouse.staging import scene_visibility
 from mask2dit.training.config import JudgeRecipe
@@ -213,7 +223,7 @@ def train_step(
 
 
 def reading_loss(logits: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
-    """Sum over attributes of the mean cross-entropy where they are asked, and the squared error of the traits."""
+    """Sum over attributes of the mean cross-entropy where they are asked, and the squared error of the traits in units of their spread."""
     total = torch.zeros((), device=truth["species"].device)
     for name, value in logits.items():
         wanted = truth[name]
@@ -224,7 +234,7 @@ def reading_loss(logits: dict[str, Tensor], truth: dict[str, Tensor]) -> Tensor:
             # Seven of eight are absent: as a mean over the eight it would hardly weigh.
             total = total + len(SPECIES) * functional.binary_cross_entropy_with_logits(value[asked], wanted[asked])
         elif name == "traits":
-            total = total + 10 * functional.mse_loss(value[asked], wanted[asked])
+            total = total + functional.mse_loss(value[asked] / TRAIT_SPREAD, wanted[asked] / TRAIT_SPREAD)
         else:
             total = total + functional.cross_entropy(value.flatten(0, -2), wanted.flatten(), ignore_index=_UNASKED)
     return total

@@ -13,9 +13,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
 from mask2dit.errors import InputError
 from mask2dit.loading import load_pipeline
 from mask2dit.pipeline import Mask2DiTPipeline
-from mask2dit.playhouse.captions import words
 from mask2dit.playhouse.facts import LEVELS
-from mask2dit.playhouse.tokenizer import build_tokenizer
 from mask2dit.training.config import DiffusionRecipe
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import Compression
@@ -42,29 +40,16 @@ class ModelParts:
 
 
 def new_parts(recipe: DiffusionRecipe) -> ModelParts:
-    """An untrained transformer and text encoder around the autoencoder of `start_from`."""
-    from transformers import T5Config, T5EncoderModel
+    """An untrained transformer around the autoencoder of `start_from` and the text encoder of `text_from`."""
+    from transformers import AutoTokenizer, T5EncoderModel
 
-    if recipe.transformer is None or recipe.text is None or recipe.start_from is None:
-        raise InputError("recipe: a new model needs transformer, text and start_from (a folder with vae/)")
-    world, sizes, text = LEVELS[recipe.level], recipe.transformer, recipe.text
+    if recipe.transformer is None or recipe.text_from is None or recipe.start_from is None:
+        raise InputError("recipe: a new model needs transformer, text_from (a text run) and start_from (a run with vae/)")
+    world, sizes = LEVELS[recipe.level], recipe.transformer
     vae = AutoencoderKLCogVideoX.from_pretrained(Path(recipe.start_from) / "vae").eval().requires_grad_(False)
-    tokenizer = build_tokenizer(words(), text.max_length)
+    tokenizer = AutoTokenizer.from_pretrained(Path(recipe.text_from) / "tokenizer")
+    text_encoder = T5EncoderModel.from_pretrained(Path(recipe.text_from) / "text_encoder").eval()
     torch.manual_seed(recipe.seed)
-    text_encoder = T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=text.dim,
-            d_kv=text.dim // text.num_heads,
-            d_ff=2 * text.dim,
-            num_layers=text.num_layers,
-            num_heads=text.num_heads,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-    )
     spatial = 2 ** (len(vae.config.block_out_channels) - 1)
     transformer = Mask2DiTTransformer3DModel(
         num_attention_heads=sizes.num_attention_heads,
@@ -72,13 +57,13 @@ def new_parts(recipe: DiffusionRecipe) -> ModelParts:
         in_channels=vae.config.latent_channels,
         out_channels=vae.config.latent_channels,
         time_embed_dim=sizes.time_embed_dim,
-        text_embed_dim=text.dim,
+        text_embed_dim=text_encoder.config.d_model,
         num_layers=sizes.num_layers,
         sample_width=world.width // spatial,
         sample_height=world.height // spatial,
         sample_frames=world.num_frames,
         patch_size=sizes.patch_size,
-        max_text_seq_length=text.max_length,
+        max_text_seq_length=tokenizer.model_max_length,
     )
     # Begin as the identity: every gate and the output are zero, as is usual for diffusion transformers trained from scratch.
     for block in transformer.transformer_blocks:
