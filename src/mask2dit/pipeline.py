@@ -219,8 +219,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         if self.values.known_sets == "last" and known and set(known) != set(range(request.num_scenes - 1)):
             numbers = ", ".join(str(index + 1) for index in sorted(known))
             remarks.append(
-                f"known scenes are {numbers} of {request.num_scenes}; this model was trained with all but the last one known, so the others "
-                "may fit less well"
+                f"known scenes are {numbers} of {request.num_scenes}; this model was trained with all but the last one known, so the "
+                "others may fit less well"
             )
         return remarks
 

@@ -87,6 +87,7 @@ def test_round_trips_join_the_pool_and_the_accuracy(tmp_path):
     assert (renders, len(pool.views)) == (6, 9)
     again = recipe.model_copy(update={"start_from": str(tmp_path / "run" / "judge")})
     assert torch.equal(training.new_judge(again).kind, judge.kind)
+    assert judge.training_record["num_steps"] == 1
 
 
 def test_a_missing_autoencoder_or_another_level_is_one_line(tmp_path):

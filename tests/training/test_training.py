@@ -8,8 +8,9 @@ import torch
 
 from mask2dit import load_pipeline
 from mask2dit.errors import InputError
-from mask2dit.training import loop, vae
-from mask2dit.training.config import DiffusionRecipe, VAERecipe, read_recipe
+from mask2dit.playhouse.captions import split_words
+from mask2dit.training import loop, text, vae
+from mask2dit.training.config import DiffusionRecipe, TextRecipe, VAERecipe, read_recipe
 from mask2dit.training.state import EMA, generator_for, learning_rate_factor
 from mask2dit.training.stories import StoryLatents, draw_known
 
@@ -19,10 +20,9 @@ SMALL_VAE = {"kind": "vae", "level": "A", "num_stories": 1, "num_steps": 2, "ima
 SMALL_VAE |= {"crop": (16, 24), "learning_rate": 1e-3, "channels": (4, 4, 4), "latent_channels": 4, "norm_num_groups": 2}
 SMALL = {"kind": "diffusion", "level": "A", "num_stories": 2, "num_steps": 4, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 1}
 SMALL |= {"save_every_minutes": 0.0}
-SIZES = {
-    "transformer": {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "time_embed_dim": 16, "patch_size": 4},
-    "text": {"max_length": 32, "dim": 16, "num_layers": 1, "num_heads": 2},
-}
+SIZES = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "time_embed_dim": 16, "patch_size": 4}
+SMALL_TEXT = {"kind": "text", "level": "A", "num_steps": 60, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 5}
+SMALL_TEXT |= {"text": {"max_length": 32, "dim": 16, "num_layers": 1, "num_heads": 2}}
 
 
 def quiet(line: str) -> None:
@@ -34,12 +34,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs side by side, with an autoencoder and a base model in them."""
     folder = tmp_path_factory.mktemp("runs")
     vae.train_vae(VAERecipe(**SMALL_VAE), folder / "vae", CPU, quiet)
+    text.train_text_encoder(TextRecipe(**SMALL_TEXT), folder / "text", CPU, quiet)
     loop.train_diffusion(base_recipe(folder), folder / "base", CPU, quiet)
     return folder
 
 
 def base_recipe(folder: Path) -> DiffusionRecipe:
-    return DiffusionRecipe(**SMALL, **SIZES, stage="base", start_from=str(folder / "vae"), num_scenes=1, train_text_encoder=True)
+    options = {"stage": "base", "start_from": str(folder / "vae"), "text_from": str(folder / "text"), "num_scenes": 1}
+    return DiffusionRecipe(**SMALL, **options, transformer=SIZES, train_text_encoder=True)
 
 
 def sft_recipe(folder: Path, **changes: object) -> DiffusionRecipe:
@@ -98,6 +100,26 @@ def test_the_text_encoder_learns_in_base_and_rests_afterwards(runs: Path) -> Non
     loop.train_diffusion(sft_recipe(runs, num_steps=1), runs / "resting", CPU, quiet)
     later = torch.load(runs / "resting" / "state.pt", weights_only=True)
     assert not any(key.startswith("text_encoder") for key in later["ema"])
+
+
+def test_every_token_learns_what_its_caption_says(tmp_path: Path) -> None:
+    lines: list[str] = []
+    text.train_text_encoder(TextRecipe(**(SMALL_TEXT | {"num_steps": 150})), tmp_path, CPU, lines.append)
+    first, last = (float(line.split("loss ")[1].split()[0]) for line in (lines[0], lines[-1]))
+    assert last < first
+
+
+def test_captions_and_what_they_say_belong_together() -> None:
+    recipe = TextRecipe(**(SMALL_TEXT | {"batch_size": 200}))
+    captions, truth = text.draw_captions(recipe, 0)
+    assert (captions, truth.tolist()) == (text.draw_captions(recipe, 0)[0], text.draw_captions(recipe, 0)[1].tolist())
+    for caption, row in zip(captions, truth.tolist(), strict=True):
+        for name, index in zip(text.FACTS, row, strict=True):
+            values = text.FACTS[name]
+            if name in ("species", "colour"):
+                said = [value for value in values if value in split_words(caption)]
+                assert said == ([values[index]] if index < len(values) else []), caption
+    assert "" in captions
 
 
 def test_a_step_on_one_batch_lowers_its_loss(runs: Path) -> None:

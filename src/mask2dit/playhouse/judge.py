@@ -128,6 +128,7 @@ class Judge(nn.Module):
         self.level, self.channels = level, tuple(channels)
         self.attributes = attributes_of(level)
         self.accuracy: dict[str, Any] = {}
+        self.training_record: dict[str, Any] = {}
         narrow, middle, wide = channels
         self.trunk = nn.Sequential(
             _Layer(4 * VIEW[0] - 1, narrow, stride=2),
@@ -205,7 +206,7 @@ def load_judge(folder: Path | None = None) -> Judge:
     try:
         judge = Judge(config["level"], tuple(config["channels"]))
         judge.load_state_dict(weights)
-        judge.accuracy = dict(config["accuracy"])
+        judge.accuracy, judge.training_record = dict(config["accuracy"]), dict(config["training"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         what = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: the judge's weights do not fit its config.json ({what}); copy both again") from None

@@ -84,7 +84,8 @@ class TextRecipe(_Run):
 class DiffusionRecipe(_Run):
     """One of the steps base (single scenes), pretrain (unrelated scenes joined) and sft (stories, some scenes known).
 
-    A new model has `transformer` sizes, the autoencoder of `start_from` and the text encoder of `text_from`; else it is the one in `start_from`.
+    A new model has `transformer` sizes, the autoencoder of `start_from` and the text encoder of `text_from`; any other continues the model
+    folder `start_from`.
     """
 
     kind: Literal["diffusion"]

@@ -86,8 +86,10 @@ def train_judge(recipe: JudgeRecipe, folder: Path, device: torch.device, report:
     accuracy = measure(judge.eval(), recipe, vae, device)
     for kind, values in accuracy.items():
         report(f"{kind}: " + "  ".join(f"{name} {value}" for name, value in values.items()))
-    minutes = round((time.monotonic() - began) / 60, 1)
-    return judge.save(folder / "judge", accuracy, recipe.model_dump(exclude={"vae", "start_from"}) | {"minutes_of_last_run": minutes})
+    training = recipe.model_dump(exclude={"vae", "start_from"}) | {"minutes_of_last_run": round((time.monotonic() - began) / 60, 1)}
+    if judge.training_record:
+        training["before"] = judge.training_record
+    return judge.save(folder / "judge", accuracy, training)
 
 
 def new_judge(recipe: JudgeRecipe) -> Judge:

@@ -1,7 +1,8 @@
 """A first training of the built-in model's text encoder: every token of a caption learns what the whole caption says.
 
-A transformer that is trained from nothing must find the word that matters among 32 tokens before a caption can teach it anything. So each
-token's output is first made to tell all facts of its caption; base then trains encoder and transformer together, and freezes nothing before its end.
+A transformer that is trained from nothing must find the word that matters among 32 tokens before a caption can teach it anything
+(measured: after 15,000 scenes only the light was followed). So each token's output is first made to tell all facts of its caption; base
+then goes on with encoder and transformer together.
 """
 
 import random
@@ -67,7 +68,7 @@ def train_text_encoder(recipe: TextRecipe, folder: Path, device: torch.device, r
         loss, right = fact_loss(encoder, heads, tokenize(captions, tokenizer, recipe.text.max_length), truth.to(device))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(list(encoder.parameters()), recipe.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.max_grad_norm)
         optimizer.step()
         ema.update(step)
         if (step + 1) % 50 == 0:
