@@ -24,7 +24,7 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     try:
         recipe = read_recipe(arguments.recipe, arguments.changes)
-        beside = {name: getattr(recipe, name, None) for name in ("start_from", "text_from")}
+        beside = {name: getattr(recipe, name, None) for name in ("start_from", "text_from", "vae")}
         recipe = recipe.model_copy(update={name: str(arguments.run.parent / path) for name, path in beside.items() if path is not None})
         if isinstance(recipe, VAERecipe):
             from mask2dit.training.vae import train_vae
