@@ -53,6 +53,7 @@ TARGETS = {
 }
 JUDGE_TARGETS = {"species": 0.99, "colour": 0.99, "place": 0.99, "light": 0.99}
 JUDGE_TARGET = 0.97  # of every other attribute
+TRAIT_TARGET = 0.9  # correlation with the truth; two readings of one trait then correlate by its square, about 0.8
 
 
 def wilson(hits: int, asked: int, deviations: float = 1.959964) -> tuple[float, float]:
@@ -320,8 +321,8 @@ def _ceiling(name: str, reference: dict[str, Any] | None, accuracy: dict[str, An
     """What the judge reaches on true films, and whether that is too little for a claim."""
     kind, attribute = name.split(": ")
     own = accuracy.get("round_trip") or accuracy.get("clean") or {}
-    known = own.get(attribute)
-    doubt = kind != "trait" and known is not None and known < JUDGE_TARGETS.get(attribute, JUDGE_TARGET)
+    known = own.get(f"{attribute} (correlation)" if kind == "trait" else attribute)
+    doubt = known is not None and known < (TRAIT_TARGET if kind == "trait" else JUDGE_TARGETS.get(attribute, JUDGE_TARGET))
     if reference is not None:
         return (_number if kind == "trait" else _percent)(reference[name]["value"]), doubt
     return ("" if known is None or kind in ("trait", "leak") else _percent(known)), doubt
