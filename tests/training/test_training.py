@@ -57,6 +57,7 @@ def test_every_stage_ends_in_a_model_folder_that_loads(runs: Path) -> None:
         scenes = pipeline(["a red fox jumps on the beach"], num_inference_steps=1, output_type="latent").scenes
         assert scenes[0].shape == (3, 4, 16, 24) and scenes[0].isfinite().all()
         assert pipeline.values.known_sets == "any" and pipeline.values.negative_prompt == ""
+        assert not [file for file in path.rglob("*.json") if str(runs) in file.read_text()], "no path of this machine travels with a model"
 
 
 def test_resuming_equals_never_having_stopped(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

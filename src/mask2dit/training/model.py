@@ -127,6 +127,7 @@ def export_model(parts: ModelParts, recipe: DiffusionRecipe, folder: Path, guida
     parts.scheduler.save_pretrained(aside / "scheduler")
     pipeline.save_config(aside)
     _name_tokenizer_class(aside)
+    _forget_origin(aside)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(aside, folder)
     return folder
@@ -139,4 +140,12 @@ def _name_tokenizer_class(folder: Path) -> None:
         (folder / "model_index.json", {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}),
     ):
         values = json.loads(path.read_text(encoding="utf-8")) | change
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _forget_origin(folder: Path) -> None:
+    """diffusers notes where a component was loaded from; a shipped folder names no path of the machine that made it."""
+    for path in folder.glob("*/config.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values.pop("_name_or_path", None)
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
