@@ -4,6 +4,7 @@ Owns the check that a folder holds exactly the tensors that its configurations a
 error with one line, never a silently random weight.
 """
 
+import inspect
 import json
 import struct
 from importlib.resources import files
@@ -12,13 +13,16 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from safetensors import SafetensorError
 
 from mask2dit.errors import ModelError
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
 TRANSFORMER_CLASSES = ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel")
+NETWORKS: dict[str, Any] = {"transformer": Mask2DiTTransformer3DModel, "vae": AutoencoderKLCogVideoX, "text_encoder": None}  # None: T5
 TIED_NAMES = {"encoder.embed_tokens.weight": "shared.weight"}  # T5's token table has two names; a file holds one or both
+LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
 SCHEDULER_CLASSES = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 
 
@@ -31,19 +35,18 @@ def load_pipeline(
     model: str | Path | None = None,
     *,
     plan: str | None = None,
+    lora: str | Path | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Mask2DiTPipeline:
     """Load a pipeline: None for the built-in model, else a model folder in diffusers' layout.
 
-    plan: an attention plan's name, None for the model's own. device: None leaves it on the CPU. dtype: None is float32.
+    plan: an attention plan's name, None for the model's own. lora: adapters in diffusers' format, a folder or a file. device: None leaves
+    it on the CPU. dtype: None is float32.
     Raises ModelError, in one line, where the folder is missing or is not what it should be.
     """
     folder = Path(model) if model is not None else builtin_model()
-    index = _read_index(folder)
-    for name, cls in (("transformer", Mask2DiTTransformer3DModel), ("vae", AutoencoderKLCogVideoX), ("text_encoder", None)):
-        if name in index:
-            check_tensors(folder / name, cls)
+    check_model_folder(folder)
     # Without use_safetensors, diffusers would unpickle a .bin file that lies beside other names.
     options = {"dtype": dtype or torch.float32, "use_safetensors": True}
     try:
@@ -54,8 +57,68 @@ def load_pipeline(
     _check_fit(folder, pipeline)
     if plan is not None:
         pipeline.transformer.set_attention_plan(plan)
+    if lora is not None:
+        _load_lora(pipeline, Path(lora))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device) if device is not None else pipeline
+
+
+def _load_lora(pipeline: Mask2DiTPipeline, path: Path) -> None:
+    """Add adapters; ModelError unless every tensor of the file finds its layer."""
+    file = path / LORA_FILE if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise ModelError(f"{file}: no such file, expected adapters as .safetensors, such as a folder with {LORA_FILE}; check the name")
+    try:
+        pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{file}: these adapters do not fit this model: {_one_line(error)}") from error
+    stored = {key for key in _header(file) if ".lora_A." in key or ".lora_B." in key}
+    taken = {key for key in pipeline.transformer.state_dict() if ".lora_A." in key or ".lora_B." in key}
+    if not stored or len(stored) != len(taken):
+        raise ModelError(f"{file}: got {len(stored)} adapter tensors, of which {len(taken)} fit this model; use adapters trained for it")
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise ModelError, in one line, unless `folder` holds all components with exactly the tensors of their configurations."""
+    index = _read_index(folder)
+    for name, cls in NETWORKS.items():
+        if name in index:
+            check_tensors(folder / name, cls)
+
+
+def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """One part of a model folder that `check_model_folder` has passed: a network in evaluation mode, the tokenizer, or the scheduler."""
+    import diffusers
+    import transformers
+
+    path = folder / name
+    try:
+        match name:
+            case "tokenizer":
+                return transformers.AutoTokenizer.from_pretrained(path)
+            case "scheduler":
+                return getattr(diffusers, _read_index(folder)[name]).from_pretrained(path)
+            case "text_encoder":
+                return transformers.T5EncoderModel.from_pretrained(path, dtype=dtype, use_safetensors=True).eval()
+        return NETWORKS[name].from_pretrained(path, torch_dtype=dtype, use_safetensors=True).eval()
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise ModelError(f"{path}: cannot be loaded: {_one_line(error)}") from error
+
+
+def load_config(folder: Path, name: str) -> dict[str, Any]:
+    """A component's configuration, without diffusers' own notes."""
+    return {key: value for key, value in _read_json(folder / name / "config.json").items() if not key.startswith("_")}
+
+
+def load_values(folder: Path) -> dict[str, Any]:
+    """A model's own values, such as height and window, with the defaults that released folders rely on."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(Mask2DiTPipeline.__init__).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    saved = _read_json(folder / "model_index.json")
+    return {name: saved.get(name, default) for name, default in defaults.items()}
 
 
 def check_tensors(folder: Path, cls: type[Any] | None) -> None:
@@ -118,19 +181,24 @@ def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{folder}: got no .safetensors file, expected the weights of a diffusers model folder; copy the model again")
     shapes: dict[str, tuple[int, ...]] = {}
     for path in paths:
-        try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                if length > path.stat().st_size:
-                    raise ValueError("the header is longer than the file")
-                header = json.loads(file.read(length))
-            end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
-            if 8 + length + end != path.stat().st_size:
-                raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
-            shapes |= {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
-        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ModelError(f"{path}: damaged or cut short ({_one_line(error)}); copy the model again") from None
+        shapes |= _header(path)
     return shapes
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file; ModelError if it is damaged."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > path.stat().st_size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(length))
+        end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
+        if 8 + length + end != path.stat().st_size:
+            raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
+        return {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelError(f"{path}: damaged or cut short ({_one_line(error)}); copy the model again") from None
 
 
 def _read_index(folder: Path) -> dict[str, str]:

@@ -1,16 +1,21 @@
-"""Video files through PyAV: read at a constant rate by timestamp, write H.264, join without encoding again.
+"""Video files through PyAV: read whole or in part at a constant rate by timestamp, write H.264, join without encoding again.
 
 Frames are uint8 [Y, X, 3] in sRGB. Every file is written aside and renamed, so that a name never stands for half a video. What the
-frames show, and how large they should be, is decided elsewhere (film, production).
+frames show, and how large they should be, is decided elsewhere (film, production, training).
 """
 
+from __future__ import annotations
+
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -19,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from PIL import Image
 
 from mask2dit.errors import InputError, OutputError
 
@@ -125,40 +131,140 @@ def join_videos(path: str | Path, parts: Sequence[str | Path]) -> None:
 
 def read_video(path: str | Path, fps: float | Fraction | None = None) -> Frame:
     """Read a whole video as [T, Y, X, 3]: at each tick of `fps` (None: the file's own mean rate) the picture shown then."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file, expected a video; check the name")
+    with open_video(path) as video:
+        return np.stack(list(video.frames(fps)))
+
+
+@contextmanager
+def open_video(source: str | Path | BinaryIO, name: str = "") -> Iterator[OpenVideo]:
+    """Open a video, on disk or in memory, to read parts of it; `name` is what an error calls it (a path is its own name).
+
+    Whatever damaged bytes do to the decoder inside the block leaves it as an InputError.
+    """
+    if isinstance(source, str | Path):
+        name = name or str(source)
+        if not Path(source).is_file():
+            raise InputError(f"{name}: there is no such file, expected a video; check the name")
+        source = str(source)
     try:
-        with av.open(str(path)) as container:
+        with av.open(source, "r", metadata_errors="replace") as container:
             if not container.streams.video:
-                raise InputError(f"{path}: holds no video, expected one; name another file")
-            frames = list(_ticked(container, container.streams.video[0], fps))
+                raise InputError(f"{name}: holds no video, expected one; name another file")
+            yield OpenVideo(container, name)
     except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a video ({error.strerror}); name another file") from error
-    if not frames:
-        raise InputError(f"{path}: holds no pictures, expected a video; name another file")
-    return np.stack(frames)
+        raise InputError(f"{name}: cannot be read as a video ({error.strerror}); name another file") from error
 
 
-def _ticked(container: InputContainer, stream: VideoStream, fps: float | Fraction | None) -> Iterator[Frame]:
-    own_rate = stream.guessed_rate or stream.average_rate or Fraction(25)
-    rate = Fraction(fps) if fps is not None else own_rate
-    if rate <= 0:
-        raise InputError(f"fps: got {fps}, expected a positive number of frames per second; use for example 8")
-    start: float | None = None
-    shown: Frame | None = None
-    given, end = 0, 0.0
-    for picture in container.decode(stream):
-        if picture.time is None:
-            continue
-        start = picture.time if start is None else start
-        time = picture.time - start
-        while shown is not None and given / rate < time - TIMESTAMP_TOLERANCE:
-            yield shown
-            given += 1
-        shown = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-        length = picture.duration * picture.time_base if picture.duration and picture.time_base else 1 / own_rate
-        end = time + float(length)
-    if shown is not None:
-        for _ in range(max(1, round(end * rate)) - given):
-            yield shown
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """A video's size, mean rate and length, found without decoding it."""
+
+    height: int
+    width: int
+    fps: float
+    duration_seconds: float
+
+
+class OpenVideo:
+    """A video open for reading. Times are seconds from its first picture; asking for anything ends an earlier reading of frames."""
+
+    def __init__(self, container: InputContainer, name: str) -> None:
+        self.num_damaged = 0
+        """How many of the pictures given so far the decoder had to guess in part."""
+        self._container, self._name = container, name
+        self._stream = container.streams.video[0]
+        self._own_rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
+        self._time_base = self._stream.time_base or Fraction(1, av.time_base)
+        pictures = self._decode()
+        first = next(pictures, None)
+        if first is None or first.time is None:
+            raise InputError(f"{name}: holds no pictures, expected a video; name another file")
+        self._origin = first.time
+        self._from_start: Iterator[VideoFrame] | None = chain([first], pictures)
+
+    @cached_property
+    def facts(self) -> VideoFacts:
+        """Size, mean rate and length, found without decoding the whole."""
+        stream = self._stream
+        seconds = float(stream.duration * self._time_base) if stream.duration else self._measured_duration()
+        return VideoFacts(stream.height, stream.width, float(stream.average_rate or self._own_rate), seconds)
+
+    def frames(self, fps: float | Fraction | None = None, start_seconds: float = 0.0) -> Iterator[Frame]:
+        """From `start_seconds` to the end, at each tick of `fps` (None: the file's own mean rate) the picture shown then.
+
+        Decodes from the last keyframe before the start, and no further than it is read.
+        """
+        rate = Fraction(fps) if fps is not None else self._own_rate
+        if rate <= 0:
+            raise InputError(f"fps: got {fps}, expected a positive number of frames per second; use for example 8")
+        pictures, self._from_start = self._from_start, None
+        if start_seconds > 0 or pictures is None:
+            pictures = self._decode_from(start_seconds)
+        return self._ticked(pictures, rate, self._origin + start_seconds)
+
+    def _ticked(self, pictures: Iterable[VideoFrame], rate: Fraction, start: float) -> Iterator[Frame]:
+        """At each tick from the time stamp `start` on the picture shown then."""
+        shown: VideoFrame | None = None
+        pixels: Frame | None = None
+        given, end = 0, 0.0
+        for picture in pictures:
+            if picture.time is None:
+                continue
+            time = picture.time - start
+            while shown is not None and given / rate < time - TIMESTAMP_TOLERANCE:
+                pixels = self._pixels(shown) if pixels is None else pixels
+                yield pixels
+                given += 1
+            shown, pixels = picture, None
+            length = picture.duration * picture.time_base if picture.duration and picture.time_base else 1 / self._own_rate
+            end = time + float(length)
+        if shown is not None:
+            pixels = self._pixels(shown) if pixels is None else pixels
+            for _ in range(max(1, round(end * rate)) - given):
+                yield pixels
+
+    def _pixels(self, picture: VideoFrame) -> Frame:
+        self.num_damaged += picture.is_corrupt
+        return picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        return (picture for picture in self._container.decode(self._stream) if picture.time is not None)
+
+    def _decode_from(self, seconds: float) -> Iterator[VideoFrame]:
+        # A seek in a transport stream ends at a keyframe after the asked time, and so may one that goes by decoding order.
+        for back in (0.0, 1.0, 4.0, 16.0, 64.0, seconds + 1.0):
+            self._seek(seconds - min(back, seconds + 1.0))
+            pictures = self._decode()
+            first = next(pictures, None)
+            if first is not None and first.time is not None and first.time - self._origin <= seconds + TIMESTAMP_TOLERANCE:
+                return chain([first], pictures)
+        raise InputError(
+            f"{self._name}: cannot be read from {seconds:g} s on, expected a video that can be wound back; write it anew as mp4"
+        )
+
+    def _seek(self, seconds: float) -> None:
+        self._from_start = None
+        self._container.seek(math.floor((self._origin + seconds) / self._time_base), stream=self._stream)
+
+    def _measured_duration(self) -> float:
+        # Matroska gives the length of the longest stream, which may be the sound: look where the last pictures end.
+        whole = (self._container.duration or 0) / av.time_base
+        self._seek(whole)
+        length = round(1 / (self._own_rate * self._time_base))
+        ends = [packet.pts + (packet.duration or length) for packet in self._container.demux(self._stream) if packet.pts is not None]
+        return float(max(ends) * self._time_base) - self._origin if ends else whole
+
+
+def resize_and_crop(frames: Iterable[Frame], height: int, width: int) -> Frame:
+    """Scale frames until they cover height × width, keeping their proportions, and cut out the middle: [T, height, width, 3]."""
+    return np.stack([_covering(frame, height, width) for frame in frames])
+
+
+def _covering(frame: Frame, height: int, width: int) -> Frame:
+    own_height, own_width, _ = frame.shape
+    if (own_height, own_width) == (height, width):
+        return frame
+    scale = max(height / own_height, width / own_width)
+    top, left = (own_height - height / scale) / 2, (own_width - width / scale) / 2
+    middle = (max(0.0, left), max(0.0, top), min(own_width, left + width / scale), min(own_height, top + height / scale))
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC, box=middle))

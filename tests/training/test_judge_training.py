@@ -43,7 +43,7 @@ def silent(line: str) -> None:
 
 
 def test_the_published_recipe_is_read():
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "playhouse-a" / "judge.yaml", ["num_steps=3"])
+    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "playhouse-a" / "judge.yaml", ["num_steps=3"], Path("runs"))
     assert isinstance(recipe, JudgeRecipe) and recipe.num_steps == 3
 
 
@@ -99,7 +99,7 @@ def test_a_missing_autoencoder_or_another_level_is_one_line(tmp_path):
 
 
 def test_no_story_that_is_measured_is_trained_on():
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "playhouse-a" / "judge.yaml", [])
+    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "playhouse-a" / "judge.yaml", [], Path("runs"))
     used = TRAINING_SEEDS[: recipe.num_stories + recipe.round_trips]
     for measured in (VALIDATION_SEEDS, HELD_OUT_SEEDS, LARGE_HELD_OUT_SEEDS):
         assert used.stop <= measured.start or measured.stop <= used.start

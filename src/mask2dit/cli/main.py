@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from mask2dit import __version__
-from mask2dit.cli import generate, storyboard, words
+from mask2dit.cli import generate, storyboard, train, words
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
 WELCOME = """mask2dit makes films of several scenes from a storyboard. Type one of these:
@@ -56,6 +56,7 @@ def _fail(message: str, status: int) -> int:
 app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode="rich", invoke_without_command=True)
 app.command("generate")(generate.generate)
 app.command("storyboard")(storyboard.storyboard)
+app.command("train")(train.train)
 app.command("words")(words.words)
 
 

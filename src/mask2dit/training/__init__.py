@@ -1,0 +1,1 @@
+"""Training: the parts of the built-in model, and the paper's two stages on any data."""

@@ -30,7 +30,8 @@ from mask2dit.playhouse.judge import (
 from mask2dit.playhouse.render import render_scenes
 from mask2dit.playhouse.staging import scene_visibility
 from mask2dit.training.config import JudgeRecipe
-from mask2dit.training.state import EMA, RunFolder, generator_for, learning_rate_factor
+from mask2dit.training.draws import generator_for
+from mask2dit.training.state import EMA, StateFile, learning_rate_factor
 from mask2dit.training.vae import Report
 
 _UNASKED = -100  # cross_entropy's own mark for labels that do not count
@@ -65,7 +66,7 @@ def train_judge(recipe: JudgeRecipe, folder: Path, device: torch.device, report:
     judge = new_judge(recipe).to(device)
     optimizer = torch.optim.AdamW(judge.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay)
     ema = EMA({"judge": judge}, recipe.ema_decay)
-    run = RunFolder(folder)
+    run = StateFile(folder)
     first_step = run.resume({"judge": judge}, ema, [optimizer])
     vae = _load_vae(recipe, device)
     report(f"rendering {3 * recipe.num_stories} scenes, then {recipe.round_trips if vae else 0} round trips")

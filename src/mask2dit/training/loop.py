@@ -1,106 +1,289 @@
-"""The training loop of base, pretrain and sft on playhouse stories; one process, resumable.
+"""The training loop of base, pretrain and sft, on one device or many; reads as a table of contents.
 
-Reads as a table of contents: build or load the model, draw a batch, take a step, keep the average, save.
+Data come from `samples`, the objective is `objective`, devices are `parallel`, what is kept is `checkpoints`.
 """
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader
 
-from mask2dit.playhouse.facts import LEVELS
-from mask2dit.text import encode_tokens, tokenize
-from mask2dit.training.config import DiffusionRecipe
-from mask2dit.training.model import ModelParts, export_model, load_parts, new_parts
+from mask2dit.loading import load_component, load_config
+from mask2dit.scene_layout import SceneLayout
+from mask2dit.training.checkpoints import RunFolder, StepLog, state_of
+from mask2dit.training.config import DiffusionRecipe, VideoConfig
+from mask2dit.training.data.report import ClipReport
+from mask2dit.training.encoding import Encoder
+from mask2dit.training.export import export
+from mask2dit.training.latent_cache import BAD_CLIPS
+from mask2dit.training.model import DTYPES, load_transformer, starting_folder, video_of
 from mask2dit.training.objective import scene_loss
-from mask2dit.training.state import EMA, RunFolder, learning_rate_factor
-from mask2dit.training.stories import Sample, StoryLatents
-from mask2dit.training.vae import Report
-from mask2dit.video_shape import VideoShape
+from mask2dit.training.parallel import check_batch, clip_gradients, distribute, gradients_meet, own_numbers
+from mask2dit.training.samples import Sample, Samples
+from mask2dit.training.screen import Progress, Screen
+from mask2dit.training.sources import caches_captions, check_cache, open_cache, open_source, settings_of, usable_windows
+from mask2dit.training.state import EMA, learning_rate_factor
+from mask2dit.training.stopping import StopRequest, TrainingStopped
+from mask2dit.training.validation import Validation
+from mask2dit.video_shape import Compression, VideoShape
 
 
-def train_diffusion(recipe: DiffusionRecipe, folder: Path, device: torch.device, report: Report) -> Path:
-    """Train one stage, resuming from `folder`; returns the finished model folder (float16, moving average).
+def train_diffusion(recipe: DiffusionRecipe, path: Path, screen: Screen) -> Path:
+    """Train one stage, going on from the newest checkpoint in `path`; returns the exported folder, `model/` or `lora/`.
 
-    `start_from` is a model folder, or a folder with only a `vae/` for a new model.
+    Raises TrainingStopped after a SIGTERM or Ctrl-C, with a checkpoint written.
     """
-    parts = (new_parts(recipe) if recipe.transformer else load_parts(recipe)).to(device)
-    parts.transformer.set_attention_plan(recipe.plan)
-    parts.text_encoder.requires_grad_(recipe.train_text_encoder)
-    modules = {"transformer": parts.transformer, "text_encoder": parts.text_encoder}
-    stories = StoryLatents(parts.vae, recipe, folder.parent, device, report)
-    optimizer = build_optimizer(modules, recipe)
-    ema = EMA(modules, recipe.ema_decay)
-    run = RunFolder(folder)
-    first_step = run.resume(modules, ema, [optimizer])
-    parts.transformer.train()
-
-    saved_at = began = time.monotonic()
-    losses: list[float] = []
-    for step in range(first_step, recipe.num_steps):
-        loss = take_step(parts, recipe, stories, optimizer, step, device)
-        ema.update(step)
-        losses.append(loss)
-        if (step + 1) % 50 == 0:
-            minutes = (time.monotonic() - began) / 60
-            left = minutes / (step + 1 - first_step) * (recipe.num_steps - step - 1)
-            report(f"step {step + 1}/{recipe.num_steps}  loss {sum(losses) / len(losses):.4f}  {minutes:.1f} min, {left:.1f} left")
-            losses.clear()
-        if time.monotonic() - saved_at > 60 * recipe.save_every_minutes:
-            run.save(modules, ema, [optimizer], step + 1)
-            ema.swap()
-            export_model(parts, recipe, folder / "model")
-            ema.swap()
-            saved_at = time.monotonic()
-    run.save(modules, ema, [optimizer], recipe.num_steps)
-    ema.swap()
-    return export_model(parts, recipe, folder / "model")
+    accelerator = start_accelerator(recipe, path)
+    folder = RunFolder(path, recipe, accelerator.is_main_process, accelerator.wait_for_everyone)
+    training = prepare(recipe, folder, accelerator, screen)
+    first_step = training.resume()
+    log = StepLog(path / "log.jsonl", first_step, accelerator.is_main_process)
+    progress = Progress(recipe, first_step, screen)
+    saved_at = time.monotonic()
+    with StopRequest() as stop:
+        for step, (samples, waited) in enumerate(read_ahead(training, first_step), start=first_step):
+            values = take_step(training, step, samples)
+            save_now = training.save_due(step + 1, saved_at)
+            loss, save, stopped = training.agree(values["loss"], save_now, bool(stop.signal))
+            values = {"step": step + 1} | values | {"loss": loss}
+            log.write(values)
+            accelerator.log({key: value for key, value in values.items() if key != "step"}, step=step + 1)
+            progress.step(values, waited)
+            if training.validation is not None and training.validation.is_due(step + 1):
+                training.validate(step + 1)
+            if save or stopped or step + 1 == recipe.num_steps:
+                folder.save(training.state(), step + 1)
+                saved_at = time.monotonic()
+            if stopped and step + 1 < recipe.num_steps:
+                accelerator.end_training()
+                raise TrainingStopped(f"stopped after step {step + 1}; the same command goes on from there", 128 + (stop.signal or 15))
+    screen.line(training.samples.report.summary())
+    result = export(training.recipe, training.start, training.modules, training.ema, training.video, folder)
+    accelerator.end_training()
+    return result
 
 
-def build_optimizer(modules: dict[str, torch.nn.Module], recipe: DiffusionRecipe) -> torch.optim.Optimizer:
+@dataclass(slots=True)
+class Training:
+    """Everything that a step needs. `modules` are the trained networks as they are, `wrapped` as they run on the devices."""
+
+    recipe: DiffusionRecipe
+    accelerator: Accelerator
+    folder: RunFolder
+    start: Path
+    video: VideoConfig
+    modules: dict[str, nn.Module]
+    wrapped: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None
+    encoder: Encoder
+    samples: Samples
+    scheduler: Any
+    layout: SceneLayout
+    validation: Validation | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What captions and latents come in: float32 where autocast takes care of the rest."""
+        return torch.float32 if self.autocast else DTYPES[self.recipe.precision]
+
+    @property
+    def autocast(self) -> bool:
+        sharded = self.recipe.sharding == "fsdp" and self.accelerator.num_processes > 1
+        return self.recipe.precision == "bfloat16" and self.recipe.lora is None and not sharded
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        return [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+
+    def state(self) -> dict[str, Any]:
+        return state_of(self.modules, self.optimizer, self.ema)
+
+    def resume(self) -> int:
+        """Go on from the newest checkpoint; the number of finished steps."""
+        step = self.folder.finished_steps()
+        if step:
+            self.folder.load(self.state(), step)
+        return step
+
+    def save_due(self, step: int, saved_at: float) -> bool:
+        recipe = self.recipe
+        if recipe.save_every_steps is not None and step % recipe.save_every_steps == 0:
+            return True
+        return recipe.save_every_minutes is not None and time.monotonic() - saved_at > 60 * recipe.save_every_minutes
+
+    def agree(self, loss: float, save: bool, stop: bool) -> tuple[float, bool, bool]:
+        """The loss over all devices, whether the main one wants to save, and whether any was asked to stop."""
+        if self.accelerator.num_processes == 1:
+            return loss, save, stop
+        mine = torch.tensor([loss, save and self.accelerator.is_main_process, stop], dtype=torch.float64, device=self.accelerator.device)
+        total = self.accelerator.reduce(mine, "sum").tolist()
+        return total[0], total[1] > 0, total[2] > 0
+
+    def validate(self, step: int) -> None:
+        if self.validation is None:
+            return
+        if self.ema is not None:
+            self.ema.swap()
+        try:
+            values = self.validation.film(self.modules["transformer"], self.modules.get("text_encoder"), step)
+            if values:
+                self.accelerator.log(values, step=step)
+        finally:
+            if self.ema is not None:
+                self.ema.swap()
+
+
+def start_accelerator(recipe: DiffusionRecipe, path: Path) -> Accelerator:
+    """Accelerate finds the devices and the processes; precision and accumulation are the recipe's, and done here."""
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # otherwise several processes on the CPU do not find each other
+        mixed_precision="no",
+        log_with=list(recipe.log_with) or None,
+        project_dir=str(path / "logs"),
+    )
+    check_batch(recipe, accelerator.num_processes)
+    if recipe.log_with:
+        settings = {key: value for key, value in recipe.model_dump(mode="json").items() if isinstance(value, int | float | str)}
+        accelerator.init_trackers("mask2dit", config=settings)
+    return accelerator
+
+
+def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator, screen: Screen) -> Training:
+    """Load the model that the run starts from, open its data, and place everything on the devices."""
+    with accelerator.main_process_first():
+        start = starting_folder(recipe, folder.path)
+    source, video = open_source(recipe), video_of(recipe, start)
+    cache = open_cache(recipe, source, start, video)
+    report = ClipReport((folder.path if cache is None else cache.folder) / BAD_CLIPS)
+    windows = usable_windows(recipe, source, report, cache is not None)
+    if cache is not None:
+        check_cache(cache, source, windows)
+    scheduler = load_component(start, "scheduler")
+    samples = Samples(recipe, source, windows, settings_of(video), report, scheduler.config.num_train_timesteps, cache)
+
+    transformer = load_transformer(recipe, start)
+    device = accelerator.device
+    encoder = Encoder(None, None, None, transformer.config.max_text_seq_length, device, recipe.train_text_encoder)
+    modules: dict[str, nn.Module] = {"transformer": transformer}
+    encoder.tokenizer = load_component(start, "tokenizer")
+    if cache is None or not caches_captions(recipe, source):
+        text_dtype = torch.float32 if recipe.train_text_encoder or device.type == "cpu" else DTYPES[recipe.precision]
+        encoder.text_encoder = load_component(start, "text_encoder", text_dtype).requires_grad_(recipe.train_text_encoder).to(device)
+        if recipe.train_text_encoder:
+            modules["text_encoder"] = encoder.text_encoder.train()
+    if cache is None:
+        encoder.vae = load_component(start, "vae").requires_grad_(False).to(device)
+    wrapped = distribute(accelerator, recipe, modules)
+    encoder.text_encoder = wrapped.get("text_encoder", encoder.text_encoder)
+    if recipe.compile:
+        transformer.compile_repeated_blocks(fullgraph=True)
+    return Training(
+        recipe,
+        accelerator,
+        folder,
+        start,
+        video,
+        modules,
+        wrapped,
+        build_optimizer(modules, recipe),
+        EMA(modules, recipe.ema_decay) if recipe.ema_decay is not None else None,
+        encoder,
+        samples,
+        scheduler,
+        layout_of(recipe, start, video, transformer),
+        Validation(recipe, start, folder.path / "samples", accelerator, screen) if recipe.validation is not None else None,
+    )
+
+
+def layout_of(recipe: DiffusionRecipe, start: Path, video: VideoConfig, transformer: Any) -> SceneLayout:
+    """The joint sequence of one sample."""
+    vae = load_config(start, "vae")
+    compression = Compression(
+        2 ** (len(vae["block_out_channels"]) - 1), int(vae["temporal_compression_ratio"]), transformer.config.patch_size
+    )
+    shape = VideoShape(video.height, video.width, (video.num_frames,) * recipe.num_scenes, compression)
+    return shape.layout(transformer.config.max_text_seq_length)
+
+
+def build_optimizer(modules: dict[str, nn.Module], recipe: DiffusionRecipe) -> torch.optim.Optimizer:
     """AdamW; matrices decay, vectors do not."""
     trained = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), eps=1e-8)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps)
 
 
-def take_step(
-    parts: ModelParts, recipe: DiffusionRecipe, stories: StoryLatents, optimizer: torch.optim.Optimizer, step: int, device: torch.device
-) -> float:
-    """One optimiser step on the samples that belong to it; the loss before the step."""
-    num_train_timesteps = parts.scheduler.config.num_train_timesteps
-    first = step * recipe.batch_size
-    samples = [stories.draw(recipe, number, num_train_timesteps) for number in range(first, first + recipe.batch_size)]
-    loss = sample_loss(parts, recipe, samples, device)
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * learning_rate_factor(step, recipe.num_steps, recipe.warmup_steps, recipe.decay)
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], recipe.max_grad_norm)
-    optimizer.step()
-    return float(loss.detach())
-
-
-def sample_loss(parts: ModelParts, recipe: DiffusionRecipe, samples: list[Sample], device: torch.device) -> Tensor:
-    """The objective on a batch of samples."""
-    world = LEVELS[recipe.level]
-    length = parts.transformer.config.max_text_seq_length
-    captions = [caption for sample in samples for caption in sample.captions]
-    with torch.set_grad_enabled(recipe.train_text_encoder):
-        rows = encode_tokens(tokenize(captions, parts.tokenizer, length), parts.text_encoder)  # [B·S, L, E]
-    shape = VideoShape(world.height, world.width, (world.num_frames,) * recipe.num_scenes, parts.compression)
-    loss, _, _ = scene_loss(
-        parts.transformer,
-        torch.stack([sample.latents for sample in samples]).to(device),
-        torch.stack([sample.noise for sample in samples]).to(device),
-        torch.tensor([sample.timestep for sample in samples], device=device),
-        [sample.known for sample in samples],
-        torch.unflatten(rows, 0, (len(samples), -1)).flatten(1, 2),
-        shape.layout(length),
-        parts.scheduler,
+def read_ahead(training: Training, first_step: int) -> Iterator[tuple[list[Sample], float]]:
+    """This device's samples, step by step, and the seconds that each step waited for them."""
+    recipe, accelerator = training.recipe, training.accelerator
+    numbers = [
+        own_numbers(recipe, step, accelerator.process_index, accelerator.num_processes) for step in range(first_step, recipe.num_steps)
+    ]
+    loader = DataLoader(
+        training.samples,
+        batch_sampler=numbers,  # type: ignore[arg-type]
+        num_workers=recipe.data_workers,
+        collate_fn=list,
+        persistent_workers=False,
     )
+    batches = iter(loader)
+    for _ in numbers:
+        began = time.perf_counter()
+        samples = next(batches)
+        yield samples, time.perf_counter() - began
+
+
+def take_step(training: Training, step: int, samples: list[Sample]) -> dict[str, float]:
+    """One optimiser step on this device's samples: this device's part of the loss, the gradients' norm and the learning rate.
+
+    Every micro batch counts by its share of the generated scenes of the whole step, so that the loss is their mean however the samples
+    are dealt out.
+    """
+    recipe, accelerator = training.recipe, training.accelerator
+    everywhere = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+    generated = sum(recipe.num_scenes - len(training.samples.draw(number).known) for number in everywhere)
+    micro = recipe.micro_batch_size or len(samples)
+    parts = [samples[start : start + micro] for start in range(0, len(samples), micro)]
+    loss = 0.0
+    for index, part in enumerate(parts):
+        share = sum(recipe.num_scenes - len(sample.draw.known) for sample in part) / generated
+        with gradients_meet(accelerator, list(training.wrapped.values()), index == len(parts) - 1):
+            part_loss = share * sample_loss(training, part)
+            accelerator.backward(part_loss * accelerator.num_processes)  # devices take the mean of their gradients
+        loss += float(part_loss.detach())
+    norm = clip_gradients(training.trained, recipe.max_grad_norm)
+    rate = recipe.learning_rate * learning_rate_factor(step, recipe.num_steps, recipe.warmup_steps, recipe.decay)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.ema is not None:
+        training.ema.update(step)
+    return {"loss": loss, "grad_norm": norm, "learning_rate": rate}
+
+
+def sample_loss(training: Training, samples: list[Sample]) -> torch.Tensor:
+    """The objective on some samples of this device."""
+    device = training.accelerator.device
+    batch = training.encoder.batch(training.recipe, samples, training.dtype)
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
+        loss, _, _ = scene_loss(
+            training.wrapped["transformer"],
+            batch.latents,
+            batch.noise,
+            batch.timestep,
+            batch.known,
+            batch.prompt_embeds,
+            training.layout,
+            training.scheduler,
+        )
     return loss

@@ -1,56 +1,60 @@
-"""The parts of a small model under training, and its folder in the layout that is shipped."""
+"""The model under training: where it starts, its adapters, and the folder that is exported.
+
+A run starts from a model folder, always: a new model is first written as one, with an untrained transformer.
+"""
 
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
+from torch import Tensor
 
 from mask2dit.errors import InputError
-from mask2dit.loading import load_pipeline
+from mask2dit.loading import NETWORKS, check_model_folder, load_component, load_config, load_values
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.playhouse.facts import LEVELS
-from mask2dit.training.config import DiffusionRecipe
+from mask2dit.training.config import DiffusionRecipe, LoRAConfig, VideoConfig
 from mask2dit.transformer import Mask2DiTTransformer3DModel
-from mask2dit.video_shape import Compression
 
-LARGEST_FILE = "12MB"  # of one safetensors file
-
-
-@dataclass(slots=True)
-class ModelParts:
-    """Everything of a pipeline, not yet in one."""
-
-    tokenizer: Any
-    text_encoder: Any
-    vae: Any
-    transformer: Mask2DiTTransformer3DModel
-    scheduler: Any
-    compression: Compression
-
-    def to(self, device: torch.device) -> Self:
-        """Move the networks."""
-        for network in (self.text_encoder, self.vae, self.transformer):
-            network.to(device)
-        return self
+LARGEST_FILE = "12MB"  # of one safetensors file of a small model
+LARGEST_FILE_OF_A_LARGE_MODEL = "5GB"
+SMALL_MODEL = 100_000_000  # parameters
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-def new_parts(recipe: DiffusionRecipe) -> ModelParts:
-    """An untrained transformer around the autoencoder of `start_from` and the text encoder of `text_from`."""
+def starting_folder(recipe: DiffusionRecipe, run: Path) -> Path:
+    """The model folder that the run starts from; a new model is written to `start/` in the run's folder, once."""
+    if recipe.start_from is not None:
+        folder = Path(recipe.start_from)
+        check_model_folder(folder)
+        return folder
+    folder = run / "start"
+    if not folder.exists():
+        _write_new_model(recipe, folder)
+    return folder
+
+
+def _write_new_model(recipe: DiffusionRecipe, folder: Path) -> None:
+    """An untrained transformer around the autoencoder of `vae_from` and the text encoder of `text_from`, float32."""
     from transformers import AutoTokenizer, T5EncoderModel
 
-    if recipe.transformer is None or recipe.text_from is None or recipe.start_from is None:
-        raise InputError("recipe: a new model needs transformer, text_from (a text run) and start_from (a run with vae/)")
-    world, sizes = LEVELS[recipe.level], recipe.transformer
-    vae = AutoencoderKLCogVideoX.from_pretrained(Path(recipe.start_from) / "vae").eval().requires_grad_(False)
+    if recipe.transformer is None or recipe.vae_from is None or recipe.text_from is None:
+        raise AssertionError("the recipe was checked")
+    for name, path in (("vae_from", Path(recipe.vae_from) / "vae"), ("text_from", Path(recipe.text_from) / "text_encoder")):
+        if not (path / "config.json").is_file():
+            raise InputError(f"{name}: there is no {path}, expected the folder of a finished run; train that part first")
+    vae = AutoencoderKLCogVideoX.from_pretrained(Path(recipe.vae_from) / "vae")
     tokenizer = AutoTokenizer.from_pretrained(Path(recipe.text_from) / "tokenizer")
-    text_encoder = T5EncoderModel.from_pretrained(Path(recipe.text_from) / "text_encoder").eval()
-    torch.manual_seed(recipe.seed)
+    text_encoder = T5EncoderModel.from_pretrained(Path(recipe.text_from) / "text_encoder")
+    sizes, video = recipe.transformer, video_of(recipe, None)
     spatial = 2 ** (len(vae.config.block_out_channels) - 1)
+    torch.manual_seed(recipe.seed)
     transformer = Mask2DiTTransformer3DModel(
         num_attention_heads=sizes.num_attention_heads,
         attention_head_dim=sizes.attention_head_dim,
@@ -59,21 +63,48 @@ def new_parts(recipe: DiffusionRecipe) -> ModelParts:
         time_embed_dim=sizes.time_embed_dim,
         text_embed_dim=text_encoder.config.d_model,
         num_layers=sizes.num_layers,
-        sample_width=world.width // spatial,
-        sample_height=world.height // spatial,
-        sample_frames=world.num_frames,
+        sample_width=video.width // spatial,
+        sample_height=video.height // spatial,
+        sample_frames=video.num_frames,
         patch_size=sizes.patch_size,
         max_text_seq_length=tokenizer.model_max_length,
     )
-    # Begin as the identity: every gate and the output are zero, as is usual for diffusion transformers trained from scratch.
-    for block in transformer.transformer_blocks:
-        for norm in (block.norm1, block.norm2):
-            torch.nn.init.zeros_(norm.linear.weight)
-            torch.nn.init.zeros_(norm.linear.bias)
-    for layer in (transformer.norm_out.linear, transformer.proj_out):
+    _begin_as_identity(transformer)
+    pipeline = Mask2DiTPipeline(
+        tokenizer,
+        text_encoder,
+        vae.half(),
+        transformer,
+        _new_scheduler(),
+        window=3,
+        known_sets="any",
+        height=video.height,
+        width=video.width,
+        num_frames=video.num_frames,
+        fps=round(video.fps),
+        num_inference_steps=20,
+        guidance_scale=3.0,
+        negative_prompt="",
+    )
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    pipeline.save_pretrained(aside)
+    _name_tokenizer_class(aside)
+    _forget_origin(aside)
+    os.replace(aside, folder)
+
+
+def _begin_as_identity(transformer: Mask2DiTTransformer3DModel) -> None:
+    """Every gate and the output are zero, as is usual for diffusion transformers trained from scratch."""
+    blocks: Any = transformer.transformer_blocks
+    layers = [norm.linear for block in blocks for norm in (block.norm1, block.norm2)]
+    for layer in (*layers, transformer.norm_out.linear, transformer.proj_out):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-    scheduler = CogVideoXDDIMScheduler(
+
+
+def _new_scheduler() -> CogVideoXDDIMScheduler:
+    return CogVideoXDDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -84,68 +115,120 @@ def new_parts(recipe: DiffusionRecipe) -> ModelParts:
         rescale_betas_zero_snr=True,
         snr_shift_scale=1.0,
     )
-    compression = Compression(spatial, int(vae.config.temporal_compression_ratio), sizes.patch_size)
-    return ModelParts(tokenizer, text_encoder, vae, transformer, scheduler, compression)
 
 
-def load_parts(recipe: DiffusionRecipe) -> ModelParts:
-    """The parts of the model folder in `start_from`, float32."""
-    pipeline = load_pipeline(recipe.start_from)
-    pipeline.vae.eval().requires_grad_(False)
-    return ModelParts(
-        pipeline.tokenizer, pipeline.text_encoder, pipeline.vae, pipeline.transformer, pipeline.scheduler, pipeline.values.compression
-    )
+def video_of(recipe: DiffusionRecipe, start: Path | None) -> VideoConfig:
+    """Size, length and rate of a scene: the recipe's, else the playhouse level's for a new model, else the model's own."""
+    if recipe.video is not None:
+        return recipe.video
+    if start is None and recipe.data.source == "playhouse":
+        world = LEVELS[recipe.data.level]
+        return VideoConfig(height=world.height, width=world.width, num_frames=world.num_frames, fps=world.fps)
+    if start is None:
+        raise AssertionError("the recipe was checked")
+    values = load_values(start)
+    return VideoConfig(height=values["height"], width=values["width"], num_frames=values["num_frames"], fps=values["fps"])
 
 
-def export_model(parts: ModelParts, recipe: DiffusionRecipe, folder: Path, guidance_scale: float = 3.0) -> Path:
-    """Write the whole model folder in float16, aside and renamed; the parts stay as they are."""
-    world = LEVELS[recipe.level]
-    pipeline = Mask2DiTPipeline(
-        parts.tokenizer,
-        parts.text_encoder,
-        parts.vae,
-        parts.transformer,
-        parts.scheduler,
-        window=3,
-        known_sets="any",
-        height=world.height,
-        width=world.width,
-        num_frames=world.num_frames,
-        fps=world.fps,
-        num_inference_steps=20,
-        guidance_scale=guidance_scale,
-        negative_prompt="",
-    )
+def load_transformer(recipe: DiffusionRecipe, start: Path) -> Mask2DiTTransformer3DModel:
+    """The transformer as it trains: all of it in float32, or frozen in the recipe's precision with float32 adapters."""
+    frozen = DTYPES[recipe.precision] if recipe.lora is not None else torch.float32
+    transformer: Mask2DiTTransformer3DModel = load_component(start, "transformer", frozen)
+    transformer.set_attention_plan(recipe.plan)
+    if recipe.lora is not None:
+        add_lora(transformer, recipe.lora, recipe.seed)
+    if recipe.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    transformer.train()
+    return transformer
+
+
+def add_lora(transformer: Mask2DiTTransformer3DModel, lora: LoRAConfig, seed: int) -> None:
+    """Freeze the transformer and add trainable float32 adapters; InputError where a target does not exist."""
+    from peft import LoraConfig
+
+    torch.manual_seed(seed)
+    transformer.requires_grad_(False)
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.target_modules, init_lora_weights=True)
+    try:
+        transformer.add_adapter(config)
+    except ValueError as error:
+        raise InputError(f"lora.target_modules: got {lora.target_modules}: {' '.join(str(error).split())[:200]}") from None
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def export_model(
+    start: Path, trained: Mapping[str, Mapping[str, Tensor]], folder: Path, dtype: torch.dtype, values: Mapping[str, Any]
+) -> Path:
+    """Write a whole model folder, aside and renamed: the trained components in `dtype`, all others as they are in `start`.
+
+    trained: state dicts by component. values: what the model now has as its own, such as height and known_sets.
+    """
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
-    for name in ("text_encoder", "vae", "transformer"):
-        network = getattr(parts, name)
-        kept = dict(network.state_dict())
-        network.half().save_pretrained(aside / name, max_shard_size=LARGEST_FILE)
-        network.float().load_state_dict(kept)
-    parts.tokenizer.save_pretrained(aside / "tokenizer")
-    parts.scheduler.save_pretrained(aside / "scheduler")
-    pipeline.save_config(aside)
-    _name_tokenizer_class(aside)
+    for path in sorted(start.rglob("*")):
+        inner = path.relative_to(start)
+        if path.is_file() and inner.parts[0] not in trained and not any(part.startswith(".") for part in inner.parts):
+            (aside / inner).parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(path, aside / inner)
+    for name, state in trained.items():
+        _save_component(start, name, {key: value.to(dtype) for key, value in state.items()}, aside / name)
+    _update_json(aside / "model_index.json", values)
     _forget_origin(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+    put_in_place(aside, folder)
     return folder
+
+
+def _save_component(start: Path, name: str, tensors: dict[str, Tensor], folder: Path) -> None:
+    with torch.device("meta"):
+        if name == "text_encoder":
+            from transformers import T5Config, T5EncoderModel
+
+            network = T5EncoderModel(T5Config.from_pretrained(start / name))
+        else:
+            network = NETWORKS[name].from_config(load_config(start, name))
+    network.load_state_dict(tensors, assign=True)
+    if name == "text_encoder":
+        network.tie_weights()
+    small = sum(value.numel() for value in tensors.values()) < SMALL_MODEL
+    network.save_pretrained(folder, max_shard_size=LARGEST_FILE if small else LARGEST_FILE_OF_A_LARGE_MODEL)
+
+
+def put_in_place(aside: Path, folder: Path) -> None:
+    """Give a finished folder its name; what had the name before goes last."""
+    earlier = folder.with_name(folder.name + ".old")
+    shutil.rmtree(earlier, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        os.replace(folder, earlier)
+    os.replace(aside, folder)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    # A link costs no room, and weights are never written in place; JSON files are.
+    if source.suffix == ".safetensors":
+        with suppress(OSError):
+            os.link(source.resolve(), target)
+            return
+    shutil.copyfile(source, target)
 
 
 def _name_tokenizer_class(folder: Path) -> None:
     """transformers 4 and 5 both know the name PreTrainedTokenizerFast; 5 would write another."""
-    for path, change in (
-        (folder / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),
-        (folder / "model_index.json", {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}),
-    ):
-        values = json.loads(path.read_text(encoding="utf-8")) | change
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    _update_json(folder / "tokenizer" / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    _update_json(folder / "model_index.json", {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]})
 
 
 def _forget_origin(folder: Path) -> None:
-    """diffusers notes where a component was loaded from; a shipped folder names no path of the machine that made it."""
-    for path in folder.glob("*/config.json"):
+    """diffusers notes where a component was loaded from; an exported folder names no path of the machine that made it."""
+    for path in (*folder.glob("*/config.json"), folder / "model_index.json"):
         values = json.loads(path.read_text(encoding="utf-8"))
-        values.pop("_name_or_path", None)
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        if values.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _update_json(path: Path, changes: Mapping[str, Any]) -> None:
+    values = json.loads(path.read_text(encoding="utf-8")) | dict(changes)
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,4 @@
-"""What a run needs to go on as if it had never stopped: weights, their moving average, the optimiser, the step.
-
-Owns the files of a run's folder; every file is written aside and renamed.
-"""
+"""Moving averages, the learning rate, and the state file of the small single-process trainings (autoencoder, text encoder, judge)."""
 
 import os
 from collections.abc import Mapping
@@ -10,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class EMA:
@@ -20,13 +18,14 @@ class EMA:
         self._parameters = {
             f"{name}.{key}": p for name, module in modules.items() for key, p in module.named_parameters() if p.requires_grad
         }
-        self.shadow = {key: p.detach().clone() for key, p in self._parameters.items()}
+        self.shadow = {key: p.detach().float().clone() for key, p in self._parameters.items()}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after optimiser step number `step` (from 0)."""
         keep = min(self.decay, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(self.shadow.values()), [p.detach() for p in self._parameters.values()], 1 - keep)
+        averages = [_local(value) for value in self.shadow.values()]
+        torch._foreach_lerp_(averages, [_local(p.detach()).float() for p in self._parameters.values()], 1 - keep)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -37,8 +36,13 @@ class EMA:
             self.shadow[key] = held
 
 
-class RunFolder:
-    """The folder of one run: `state.pt`, rewritten as the run goes."""
+def _local(tensor: Tensor) -> Tensor:
+    """This device's share of a sharded tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+class StateFile:
+    """`state.pt` in the folder of a run, rewritten as it goes: written aside and renamed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,16 +79,3 @@ def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay: fl
     rising = (step + 1) / max(warmup_steps, 1)
     falling = (num_steps - step) / max(decay * num_steps, 1)
     return min(1.0, rising, falling)
-
-
-def generator_for(seed: int, *numbers: int) -> torch.Generator:
-    """A CPU generator keyed by the seed and by numbers such as the step; the same on every machine."""
-    key = seed
-    for number in numbers:
-        key = (key * 6364136223846793005 + number + 1442695040888963407) % 2**63
-    return torch.Generator().manual_seed(key)
-
-
-def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in float16, as they are shipped."""
-    return {key: value.half().contiguous() for key, value in tensors.items()}

@@ -19,7 +19,7 @@ from mask2dit.playhouse.facts import ACTIONS, COLOURS, LIGHTS, PLACES, SPECIES, 
 from mask2dit.playhouse.tokenizer import build_tokenizer
 from mask2dit.text import encode_tokens, tokenize
 from mask2dit.training.config import TextConfig, TextRecipe
-from mask2dit.training.state import EMA, RunFolder, learning_rate_factor
+from mask2dit.training.state import EMA, StateFile, learning_rate_factor
 from mask2dit.training.vae import Report
 
 FACTS: dict[str, tuple[str, ...]] = {"species": SPECIES, "colour": COLOURS, "action": ACTIONS, "place": PLACES, "light": LIGHTS}
@@ -58,7 +58,7 @@ def train_text_encoder(recipe: TextRecipe, folder: Path, device: torch.device, r
         [p for module in modules.values() for p in module.parameters()], lr=recipe.learning_rate, weight_decay=0.0
     )
     ema = EMA(modules, recipe.ema_decay)
-    run = RunFolder(folder)
+    run = StateFile(folder)
     first_step = run.resume(modules, ema, [optimizer])
     began = time.monotonic()
     for step in range(first_step, recipe.num_steps):

@@ -14,7 +14,8 @@ from torch import Tensor
 from mask2dit.playhouse.facts import LEVELS, TRAINING_SEEDS, VALIDATION_SEEDS, draw_story
 from mask2dit.playhouse.render import render_scenes
 from mask2dit.training.config import VAERecipe
-from mask2dit.training.state import EMA, RunFolder, generator_for, learning_rate_factor
+from mask2dit.training.draws import generator_for
+from mask2dit.training.state import EMA, StateFile, learning_rate_factor
 
 Report = Callable[[str], None]
 
@@ -57,7 +58,7 @@ def train_vae(recipe: VAERecipe, folder: Path, device: torch.device, report: Rep
     trained = [p for p in vae.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
     ema = EMA({"vae": vae}, recipe.ema_decay)
-    run = RunFolder(folder)
+    run = StateFile(folder)
     first_step = run.resume({"vae": vae}, ema, [optimizer])
     report(f"rendering {3 * recipe.num_stories} clips")
     clips = render_stories(TRAINING_SEEDS[: recipe.num_stories], recipe.level, device)

@@ -1,0 +1,79 @@
+"""One device or several: which samples are this device's, how gradients meet, and how sharded weights become whole again.
+
+Launching, devices and DDP are Accelerate's; FSDP2 is torch's own `fully_shard`, because Accelerate turns it silently into DDP on the CPU.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from mask2dit.errors import InputError
+from mask2dit.training.config import DiffusionRecipe
+
+
+def own_numbers(recipe: DiffusionRecipe, step: int, rank: int, num_devices: int) -> range:
+    """The numbers of this device's samples of one optimiser step."""
+    share = recipe.batch_size // num_devices
+    first = step * recipe.batch_size + rank * share
+    return range(first, first + share)
+
+
+def check_batch(recipe: DiffusionRecipe, num_devices: int) -> None:
+    """Raise InputError unless the batch can be dealt out to the devices evenly."""
+    if recipe.batch_size % num_devices:
+        raise InputError(f"batch_size: got {recipe.batch_size} for {num_devices} devices, expected a multiple of {num_devices}")
+
+
+def distribute(accelerator: Accelerator, recipe: DiffusionRecipe, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Place the trained modules for forward passes: alone, under DDP, or sharded in place (then their parameters are DTensors)."""
+    if accelerator.num_processes == 1 or recipe.sharding == "none":
+        return {name: accelerator.prepare_model(module) for name, module in modules.items()}
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")  # which nobody changes in place
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    policy = MixedPrecisionPolicy()
+    if recipe.precision == "bfloat16" and recipe.lora is None:
+        # Inputs are not cast: the rotary table stays float32, and the rest comes in the right dtype already.
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for module in modules.values():
+        module.to(accelerator.device)
+        for block in getattr(module, "transformer_blocks", ()):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+    return dict(modules)
+
+
+@contextmanager
+def gradients_meet(accelerator: Accelerator, modules: Sequence[nn.Module], now: bool) -> Iterator[None]:
+    """Within a micro batch: let the devices exchange gradients `now`, or go on adding up their own."""
+    with ExitStack() as stack:
+        for module in modules:
+            if isinstance(module, FSDPModule):
+                module.set_requires_gradient_sync(now)
+            elif not now:
+                stack.enter_context(accelerator.no_sync(module))
+        yield
+
+
+def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> float:
+    """Scale all gradients so that their common norm is at most `max_norm`; the norm before."""
+    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict with whole tensors on the CPU. Every device must call it; it is the same on all."""
+    return {key: whole(value).cpu() for key, value in module.state_dict().items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered from all devices; any other as it is."""
+    plain = tensor.detach()
+    return plain.full_tensor() if isinstance(plain, DTensor) else plain
