@@ -13,8 +13,6 @@ from mask2dit.training.config import DiffusionRecipe
 from mask2dit.training.draws import NOISE, POSTERIOR, draw_noise
 from mask2dit.training.samples import Sample
 
-FRAMES_PER_CALL = 8  # clips that the autoencoder encodes at a time
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -68,8 +66,8 @@ class Encoder:
         if self.vae is None:
             raise InputError("latent_cache: holds no latents for this sample, expected all; run --precompute again")
         kept: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for part in torch.split(frames, FRAMES_PER_CALL):
-            pixels = part.to(self.device).permute(0, 4, 1, 2, 3).to(self.vae.dtype) / 127.5 - 1  # [S, 3, T, Y, X]
+        for scene in frames:
+            pixels = scene[None].to(self.device).permute(0, 4, 1, 2, 3).to(self.vae.dtype) / 127.5 - 1  # [1, 3, T, Y, X]
             posterior = self.vae.encode(pixels).latent_dist
             for values, one in zip(kept, (posterior.mean, posterior.std), strict=True):
                 values.append((one * self.vae.config.scaling_factor).transpose(1, 2).float().cpu())

@@ -20,7 +20,6 @@ from mask2dit.loading import load_component, load_config
 from mask2dit.plans import AttentionGroup, get_plan
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.config import DiffusionRecipe, Recipe, TransformerConfig, VideoConfig
-from mask2dit.training.encoding import FRAMES_PER_CALL
 from mask2dit.training.model import add_lora, video_of
 from mask2dit.training.parallel import check_batch
 from mask2dit.transformer import Mask2DiTTransformer3DModel
@@ -202,7 +201,7 @@ def build_networks(recipe: DiffusionRecipe) -> Networks:
             transformer = _from_config(Mask2DiTTransformer3DModel.from_config, folder, "transformer")
             vae = _from_config(AutoencoderKLCogVideoX.from_config, folder, "vae")
             text_encoder, video = _from_config(_text_encoder, folder, "text_encoder"), video_of(recipe, folder)
-        elif folder.name in PUBLISHED:  # whose sizes are the defaults
+        elif any(name.lower() in str(folder).lower() for name in PUBLISHED):  # such as a run's; the sizes are the defaults
             transformer, vae, text_encoder = Mask2DiTTransformer3DModel(), AutoencoderKLCogVideoX(), _text_encoder(PUBLISHED_TEXT)
             video, note = recipe.video or PUBLISHED_VIDEO, f"the weights are not here; sizes of the published {PUBLISHED[0]}"
         else:
@@ -269,19 +268,16 @@ def step_memory(recipe: DiffusionRecipe, networks: Networks, num_devices: int, s
         outside = as_gathered * (trained - count * trained_block) + low * (frozen - count * frozen_block)
         ahead = 2 * (as_gathered * trained_block + low * frozen_block) + outside
         copies = (ahead, ahead + (as_gathered + 4) * trained_block)
-        # While micro batches add up, gradients_meet lets every device keep them whole.
-        gradients //= shards if micro_batch == recipe.batch_size // num_devices else 1
-    elif num_devices > 1:
-        gradients *= 2  # DDP's buckets
-    if arithmetic.casts:  # autocast keeps a copy of every trained weight till the forward pass ends, or backward has used it
-        copies = (low * trained, low * (trained_block if recipe.gradient_checkpointing else trained))
+        gradients //= shards
+    if arithmetic.casts:  # autocast keeps a copy of every trained weight till backward has used it; with checkpointing, of one block
+        copies = (low * (trained_block if recipe.gradient_checkpointing else trained),) * 2
 
     groups = get_plan(recipe.plan).groups(networks.layout)
     kept = step_activations(transformer, networks.layout, groups, micro_batch, arithmetic, recipe.gradient_checkpointing)
     encoders = working = 0
-    if recipe.latent_cache is None:  # in float32, some scenes of a sample together
-        maps = min(recipe.num_scenes, FRAMES_PER_CALL) * VAE_LIVE_FRAMES * networks.vae.config.block_out_channels[0]
-        encoders, working = 4 * _count(networks.vae), 4 * maps * networks.shape.height * networks.shape.width
+    if recipe.latent_cache is None:  # one scene at a time
+        maps = VAE_LIVE_FRAMES * networks.vae.config.block_out_channels[0]
+        encoders, working = low * _count(networks.vae), low * maps * networks.shape.height * networks.shape.width
     cached_text = recipe.latent_cache is not None and recipe.data.source != "playhouse"  # playhouse captions are drawn anew
     encoders += 0 if recipe.train_text_encoder or cached_text else low * text
     # The fullest of: the VAE at work, the end of the forward pass, the backward pass, and AdamW, which makes a root of every second moment.

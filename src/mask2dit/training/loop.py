@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -147,6 +148,7 @@ def start_accelerator(recipe: DiffusionRecipe, path: Path) -> Accelerator:
         mixed_precision="no",
         log_with=list(recipe.log_with) or None,
         project_dir=str(path / "logs"),
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # one copy of the gradients
     )
     check_batch(recipe, accelerator.num_processes)
     if recipe.log_with:
@@ -179,7 +181,8 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
         if recipe.train_text_encoder:
             modules["text_encoder"] = encoder.text_encoder.train()
     if cache is None:
-        encoder.vae = load_component(start, "vae").requires_grad_(False).to(device)
+        vae_dtype = torch.float32 if device.type == "cpu" else DTYPES[recipe.precision]
+        encoder.vae = load_component(start, "vae", vae_dtype).requires_grad_(False).to(device)
     wrapped = distribute(accelerator, recipe, modules)
     encoder.text_encoder = wrapped.get("text_encoder", encoder.text_encoder)
     if recipe.compile:
@@ -275,7 +278,9 @@ def sample_loss(training: Training, samples: list[Sample]) -> torch.Tensor:
     """The objective on some samples of this device."""
     device = training.accelerator.device
     batch = training.encoder.batch(training.recipe, samples, training.dtype)
-    with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast):
+    # Its cache would hold a second copy of all weights until the end of the forward pass.
+    cached = not training.recipe.gradient_checkpointing
+    with torch.autocast(device.type, torch.bfloat16, enabled=training.autocast, cache_enabled=cached):
         loss, _, _ = scene_loss(
             training.wrapped["transformer"],
             batch.latents,

@@ -52,12 +52,13 @@ def distribute(accelerator: Accelerator, recipe: DiffusionRecipe, modules: Mappi
 
 @contextmanager
 def gradients_meet(accelerator: Accelerator, modules: Sequence[nn.Module], now: bool) -> Iterator[None]:
-    """Within a micro batch: let the devices exchange gradients `now`, or go on adding up their own."""
+    """Within a micro batch: let the devices exchange gradients `now`, or go on adding up their own.
+
+    Sharded ones always exchange: whole gradients of their own would be as large as what sharding saves.
+    """
     with ExitStack() as stack:
         for module in modules:
-            if isinstance(module, FSDPModule):
-                module.set_requires_gradient_sync(now)
-            elif not now:
+            if not now and not isinstance(module, FSDPModule):
                 stack.enter_context(accelerator.no_sync(module))
         yield
 
