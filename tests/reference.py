@@ -82,7 +82,7 @@ class PlainTransformer:
     """The forward of method section 2, token by token where it can be, from a model's weights alone."""
 
     def __init__(self, model: Mask2DiTTransformer3DModel, plan: str) -> None:
-        self.weights = {key: value.double() for key, value in model.state_dict().items()}
+        self.weights = {key: value.detach().double().requires_grad_() for key, value in model.state_dict().items()}
         self.config = model.config
         self.plan = plan
         self.dim = model.config.num_attention_heads * model.config.attention_head_dim

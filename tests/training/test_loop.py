@@ -175,7 +175,7 @@ def test_a_new_model_starts_from_a_vae_and_a_text_encoder(model: Path, tmp_path:
 
 def test_cached_latents_train_like_fresh_ones(model: Path, tmp_path: Path) -> None:
     cached = recipe(model, latent_cache=str(tmp_path / "latents"))
-    with pytest.raises(InputError, match=r"lacks 9 of 9 clips .*run --precompute"):
+    with pytest.raises(InputError, match=r"lacks 9 of 9 clips, .*run --precompute"):
         loop.train_diffusion(cached, tmp_path / "early", Paper())
     precompute(cached, tmp_path / "run", CPU, Paper())
     paper = Paper()

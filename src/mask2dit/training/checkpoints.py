@@ -67,16 +67,22 @@ class RunFolder:
         return max((int(path.name.removeprefix(PREFIX)) for path in self._complete()), default=0)
 
     def _complete(self) -> list[Path]:
-        return [path for path in self.checkpoints.glob(f"{PREFIX}*") if path.suffix != ".part" and (path / ".metadata").is_file()]
+        return [path for path in self.checkpoints.glob(f"{PREFIX}*") if path.suffix != ".part" and any(path.iterdir())]
 
-    def save(self, state: Mapping[str, Any], step: int) -> Path:
-        """Write a checkpoint after `step` steps, and delete the oldest beyond `keep_last`. OutputError leaves all others as they are."""
-        folder = self.checkpoints / f"{PREFIX}{step:06d}"
+    def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint after `step` steps."""
+        return self.checkpoints / f"{PREFIX}{step:06d}"
+
+    def save(self, write: Callable[[Path], None], step: int) -> Path:
+        """Let `write` fill a folder, on every device; then give it its name, and delete the oldest beyond `keep_last`.
+
+        Raises OutputError; all other checkpoints stay as they are.
+        """
+        folder = self.checkpoint(step)
         aside = folder.with_name(folder.name + ".part")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that there is only one process
-                save_checkpoint(dict(state), checkpoint_id=str(aside))
+            write(aside)
+            self.wait()
         except (CheckpointException, OSError, RuntimeError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             raise OutputError(
@@ -90,21 +96,28 @@ class RunFolder:
         self.wait()
         return folder
 
-    def load(self, state: Mapping[str, Any], step: int) -> None:
-        """Fill the tensors of `state` from the checkpoint after `step` steps; InputError if it belongs to another model."""
-        folder = self.checkpoints / f"{PREFIX}{step:06d}"
-        stored = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-        shapes = {key: tuple(getattr(value, "size", ())) for key, value in stored.items()}
-        wanted = {key: tuple(value.shape) for key, value in _flat(state).items()}
-        wrong = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
-        if wrong:
-            key = wrong[0]
-            raise InputError(
-                f"{folder}: is of another model: {key} has shape {shapes.get(key)}, expected {wanted.get(key)}; choose another --output"
-            )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            load_checkpoint(dict(state), checkpoint_id=str(folder))
+
+def save_tensors(state: Mapping[str, Any], folder: Path) -> None:
+    """Write tensors, whole or sharded, in torch's distributed format."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is only one process
+        save_checkpoint(dict(state), checkpoint_id=str(folder))
+
+
+def load_tensors(state: Mapping[str, Any], folder: Path) -> None:
+    """Fill the tensors of `state` from a checkpoint; InputError if it belongs to another model."""
+    stored = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    shapes = {key: tuple(getattr(value, "size", ())) for key, value in stored.items()}
+    wanted = {key: tuple(value.shape) for key, value in _flat(state).items()}
+    wrong = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
+    if wrong:
+        key = wrong[0]
+        raise InputError(
+            f"{folder}: is of another model: {key} has shape {shapes.get(key)}, expected {wanted.get(key)}; choose another --output"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load_checkpoint(dict(state), checkpoint_id=str(folder))
 
 
 class StepLog:

@@ -1,36 +1,25 @@
 """What a finished run gives away: a model folder, or adapters in diffusers' format. Averaged weights, where there are any."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.training.checkpoints import RunFolder
 from mask2dit.training.config import DiffusionRecipe, VideoConfig
-from mask2dit.training.model import DTYPES, export_model, put_in_place
-from mask2dit.training.parallel import whole, whole_state
-from mask2dit.training.state import EMA
+from mask2dit.training.model import DTYPES, export_model, peft_config, put_in_place
 
 
-def export(
-    recipe: DiffusionRecipe, start: Path, modules: dict[str, nn.Module], ema: EMA | None, video: VideoConfig, folder: RunFolder
-) -> Path:
-    """Write `model/` (or `lora/`) of the run. Every device must call it: sharded weights are gathered, and the main one writes."""
+def export(recipe: DiffusionRecipe, start: Path, states: Mapping[str, Mapping[str, Tensor]], video: VideoConfig, folder: RunFolder) -> Path:
+    """Write `model/` (or `lora/`) of the run from whole state dicts by component; every device calls it, and the main one writes."""
     target = folder.path / ("model" if recipe.lora is None else "lora")
-    if ema is not None:
-        ema.swap()
-    try:
-        if recipe.lora is not None:
-            _export_lora(modules["transformer"], target, folder.is_main)
-        else:
-            states = {name: whole_state(module) for name, module in modules.items()}
-            if folder.is_main:
-                export_model(start, states, target, DTYPES[recipe.export_dtype], own_values(recipe, video))
-    finally:
-        if ema is not None:
-            ema.swap()
+    if folder.is_main and recipe.lora is None:
+        export_model(start, states, target, DTYPES[recipe.export_dtype], own_values(recipe, video))
+    elif folder.is_main:
+        _export_lora(recipe, states["transformer"], target)
     folder.wait()
     return target
 
@@ -45,16 +34,13 @@ def own_values(recipe: DiffusionRecipe, video: VideoConfig) -> dict[str, Any]:
     return values
 
 
-def _export_lora(transformer: Any, target: Path, is_main: bool) -> None:
-    from peft import get_peft_model_state_dict
-
-    layers = {key: whole(value).cpu().float().contiguous() for key, value in get_peft_model_state_dict(transformer).items()}
-    if not is_main:
-        return
-    adapter = next(iter(transformer.peft_config.values()))
+def _export_lora(recipe: DiffusionRecipe, state: Mapping[str, Tensor], target: Path) -> None:
+    if recipe.lora is None:
+        raise AssertionError("only adapters are written here")
+    layers = {key.replace(".default.", "."): value.float().contiguous() for key, value in state.items() if ".lora_" in key}
     aside = target.with_name(target.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     Mask2DiTPipeline.save_lora_weights(
-        aside, transformer_lora_layers=layers, transformer_lora_adapter_metadata=adapter.to_dict() if adapter is not None else None
+        aside, transformer_lora_layers=layers, transformer_lora_adapter_metadata=peft_config(recipe.lora).to_dict()
     )
     put_in_place(aside, target)

@@ -3,6 +3,8 @@
 Data come from `samples`, the objective is `objective`, devices are `parallel`, what is kept is `checkpoints`.
 """
 
+import importlib.util
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +17,10 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mask2dit.errors import InputError
 from mask2dit.loading import load_component, load_config
 from mask2dit.scene_layout import SceneLayout
-from mask2dit.training.checkpoints import RunFolder, StepLog, state_of
+from mask2dit.training.checkpoints import RunFolder, StepLog, load_tensors, save_tensors, state_of
 from mask2dit.training.config import DiffusionRecipe, VideoConfig
 from mask2dit.training.data.report import ClipReport
 from mask2dit.training.encoding import Encoder
@@ -25,7 +28,16 @@ from mask2dit.training.export import export
 from mask2dit.training.latent_cache import BAD_CLIPS
 from mask2dit.training.model import DTYPES, load_transformer, starting_folder, video_of
 from mask2dit.training.objective import scene_loss
-from mask2dit.training.parallel import check_batch, clip_gradients, distribute, gradients_meet, own_numbers
+from mask2dit.training.parallel import (
+    check_batch,
+    clip_gradients,
+    distribute,
+    distribute_zero,
+    gradients_meet,
+    own_numbers,
+    uses_zero,
+    whole_state,
+)
 from mask2dit.training.samples import Sample, Samples
 from mask2dit.training.screen import Progress, Screen
 from mask2dit.training.sources import caches_captions, check_cache, open_cache, open_source, settings_of, usable_windows
@@ -59,13 +71,13 @@ def train_diffusion(recipe: DiffusionRecipe, path: Path, screen: Screen) -> Path
             if training.validation is not None and training.validation.is_due(step + 1):
                 training.validate(step + 1)
             if save or stopped or step + 1 == recipe.num_steps:
-                folder.save(training.state(), step + 1)
+                training.save(step + 1)
                 saved_at = time.monotonic()
             if stopped and step + 1 < recipe.num_steps:
                 accelerator.end_training()
                 raise TrainingStopped(f"stopped after step {step + 1}; the same command goes on from there", 128 + (stop.signal or 15))
     screen.line(training.samples.report.summary())
-    result = export(training.recipe, training.start, training.modules, training.ema, training.video, folder)
+    result = export(recipe, training.start, training.whole_states(), training.video, folder)
     accelerator.end_training()
     return result
 
@@ -97,7 +109,7 @@ class Training:
     @property
     def autocast(self) -> bool:
         sharded = self.recipe.sharding == "fsdp" and self.accelerator.num_processes > 1
-        return self.recipe.precision == "bfloat16" and self.recipe.lora is None and not sharded
+        return self.recipe.precision == "bfloat16" and self.recipe.lora is None and not sharded and not uses_zero(self.accelerator)
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -106,12 +118,33 @@ class Training:
     def state(self) -> dict[str, Any]:
         return state_of(self.modules, self.optimizer, self.ema)
 
+    def save(self, step: int) -> None:
+        """Write a checkpoint after `step` finished steps."""
+        if uses_zero(self.accelerator):
+            self.folder.save(lambda place: self.accelerator.save_state(str(place)), step)
+        else:
+            self.folder.save(lambda place: save_tensors(self.state(), place), step)
+
     def resume(self) -> int:
         """Go on from the newest checkpoint; the number of finished steps."""
         step = self.folder.finished_steps()
-        if step:
-            self.folder.load(self.state(), step)
+        if step and uses_zero(self.accelerator):
+            self.accelerator.load_state(str(self.folder.checkpoint(step)))
+        elif step:
+            load_tensors(self.state(), self.folder.checkpoint(step))
         return step
+
+    def whole_states(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The averaged weights of the trained modules, whole, on the CPU. Every device must call it."""
+        if uses_zero(self.accelerator):
+            return {name: self.accelerator.get_state_dict(module) for name, module in self.wrapped.items()}
+        if self.ema is None:
+            return {name: whole_state(module) for name, module in self.modules.items()}
+        self.ema.swap()
+        try:
+            return {name: whole_state(module) for name, module in self.modules.items()}
+        finally:
+            self.ema.swap()
 
     def save_due(self, step: int, saved_at: float) -> bool:
         recipe = self.recipe
@@ -143,9 +176,13 @@ class Training:
 
 def start_accelerator(recipe: DiffusionRecipe, path: Path) -> Accelerator:
     """Accelerate finds the devices and the processes; precision and accumulation are the recipe's, and done here."""
+    for name in recipe.log_with:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"log_with: {name} is not installed; pip install {name}, or leave it out")
+    zero = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"  # what `accelerate launch` tells its processes
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # otherwise several processes on the CPU do not find each other
-        mixed_precision="no",
+        cpu=not torch.accelerator.is_available() and not zero,  # otherwise several processes on the CPU do not find each other
+        mixed_precision="bf16" if zero and recipe.precision == "bfloat16" else "no",
         log_with=list(recipe.log_with) or None,
         project_dir=str(path / "logs"),
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # one copy of the gradients
@@ -153,7 +190,8 @@ def start_accelerator(recipe: DiffusionRecipe, path: Path) -> Accelerator:
     check_batch(recipe, accelerator.num_processes)
     if recipe.log_with:
         settings = {key: value for key, value in recipe.model_dump(mode="json").items() if isinstance(value, int | float | str)}
-        accelerator.init_trackers("mask2dit", config=settings)
+        (path / "logs").mkdir(parents=True, exist_ok=True)
+        accelerator.init_trackers("mask2dit", config=settings, init_kwargs={"wandb": {"dir": str(path / "logs"), "name": path.name}})
     return accelerator
 
 
@@ -183,7 +221,12 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
     if cache is None:
         vae_dtype = torch.float32 if device.type == "cpu" else DTYPES[recipe.precision]
         encoder.vae = load_component(start, "vae", vae_dtype).requires_grad_(False).to(device)
-    wrapped = distribute(accelerator, recipe, modules)
+    if uses_zero(accelerator):
+        engine, optimizer = distribute_zero(accelerator, recipe, transformer, build_optimizer(modules, recipe))
+        wrapped = {"transformer": engine}
+    else:
+        wrapped = distribute(accelerator, recipe, modules)
+        optimizer = build_optimizer(modules, recipe)
     encoder.text_encoder = wrapped.get("text_encoder", encoder.text_encoder)
     if recipe.compile:
         transformer.compile_repeated_blocks(fullgraph=True)
@@ -195,7 +238,7 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
         video,
         modules,
         wrapped,
-        build_optimizer(modules, recipe),
+        optimizer,
         EMA(modules, recipe.ema_decay) if recipe.ema_decay is not None else None,
         encoder,
         samples,
@@ -256,19 +299,25 @@ def take_step(training: Training, step: int, samples: list[Sample]) -> dict[str,
     generated = sum(recipe.num_scenes - len(training.samples.draw(number).known) for number in everywhere)
     micro = recipe.micro_batch_size or len(samples)
     parts = [samples[start : start + micro] for start in range(0, len(samples), micro)]
+    rate = recipe.learning_rate * learning_rate_factor(step, recipe.num_steps, recipe.warmup_steps, recipe.decay)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    zero = uses_zero(accelerator)
+    # Devices take the mean of their gradients, and DeepSpeed that of the micro batches.
+    times = accelerator.num_processes * (len(parts) if zero else 1)
     loss = 0.0
     for index, part in enumerate(parts):
         share = sum(recipe.num_scenes - len(sample.draw.known) for sample in part) / generated
         with gradients_meet(accelerator, list(training.wrapped.values()), index == len(parts) - 1):
             part_loss = share * sample_loss(training, part)
-            accelerator.backward(part_loss * accelerator.num_processes)  # devices take the mean of their gradients
+            accelerator.backward(part_loss * times)
         loss += float(part_loss.detach())
-    norm = clip_gradients(training.trained, recipe.max_grad_norm)
-    rate = recipe.learning_rate * learning_rate_factor(step, recipe.num_steps, recipe.warmup_steps, recipe.decay)
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
+    if zero:  # its engine has clipped and stepped
+        norm = float(training.wrapped["transformer"].get_global_grad_norm())  # type: ignore[operator]
+    else:
+        norm = clip_gradients(training.trained, recipe.max_grad_norm)
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
     if training.ema is not None:
         training.ema.update(step)
     return {"loss": loss, "grad_norm": norm, "learning_rate": rate}

@@ -145,18 +145,22 @@ def load_transformer(recipe: DiffusionRecipe, start: Path) -> Mask2DiTTransforme
 
 def add_lora(transformer: Mask2DiTTransformer3DModel, lora: LoRAConfig, seed: int) -> None:
     """Freeze the transformer and add trainable float32 adapters; InputError where a target does not exist."""
-    from peft import LoraConfig
-
     torch.manual_seed(seed)
     transformer.requires_grad_(False)
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.target_modules, init_lora_weights=True)
     try:
-        transformer.add_adapter(config)
+        transformer.add_adapter(peft_config(lora))
     except ValueError as error:
         raise InputError(f"lora.target_modules: got {lora.target_modules}: {' '.join(str(error).split())[:200]}") from None
     for parameter in transformer.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def peft_config(lora: LoRAConfig) -> Any:
+    """The adapters as PEFT describes them."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.target_modules), init_lora_weights=True)
 
 
 def export_model(

@@ -1,6 +1,7 @@
 """One device or several: which samples are this device's, how gradients meet, and how sharded weights become whole again.
 
-Launching, devices and DDP are Accelerate's; FSDP2 is torch's own `fully_shard`, because Accelerate turns it silently into DDP on the CPU.
+Launching, devices, DDP and DeepSpeed's ZeRO are Accelerate's; FSDP2 is torch's own `fully_shard`, because Accelerate turns it silently
+into DDP on the CPU.
 """
 
 import warnings
@@ -9,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -50,15 +51,38 @@ def distribute(accelerator: Accelerator, recipe: DiffusionRecipe, modules: Mappi
     return dict(modules)
 
 
+def uses_zero(accelerator: Accelerator) -> bool:
+    """Whether Accelerate was launched with a DeepSpeed configuration; then DeepSpeed's engine clips, steps and saves."""
+    return bool(accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+
+def distribute_zero(
+    accelerator: Accelerator, recipe: DiffusionRecipe, transformer: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Hand the transformer and its optimiser to DeepSpeed, with the batch and the clipping of the recipe."""
+    for name, wanted in (("ema_decay", None), ("train_text_encoder", False), ("sharding", "none")):
+        if getattr(recipe, name) != wanted:
+            raise InputError(f"{name}: got {getattr(recipe, name)} under DeepSpeed, expected {str(wanted).lower()}; change the recipe")
+    share = recipe.batch_size // accelerator.num_processes
+    micro = recipe.micro_batch_size or share
+    if share % micro:
+        raise InputError(f"micro_batch_size: got {micro} for {share} samples a device, expected a divisor under DeepSpeed; change it")
+    settings = accelerator.state.deepspeed_plugin.deepspeed_config
+    settings |= {"train_micro_batch_size_per_gpu": micro, "gradient_accumulation_steps": share // micro}
+    settings |= {"gradient_clipping": recipe.max_grad_norm, "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    engine, stepped = accelerator.prepare(transformer, optimizer)
+    return engine, stepped
+
+
 @contextmanager
 def gradients_meet(accelerator: Accelerator, modules: Sequence[nn.Module], now: bool) -> Iterator[None]:
     """Within a micro batch: let the devices exchange gradients `now`, or go on adding up their own.
 
-    Sharded ones always exchange: whole gradients of their own would be as large as what sharding saves.
+    Sharded ones always exchange: whole gradients of their own would be as large as what sharding saves. DeepSpeed counts for itself.
     """
     with ExitStack() as stack:
         for module in modules:
-            if not now and not isinstance(module, FSDPModule):
+            if not now and not isinstance(module, FSDPModule) and not uses_zero(accelerator):
                 stack.enter_context(accelerator.no_sync(module))
         yield
 

@@ -73,7 +73,7 @@ class Validation:
             return {}
         shares = self._judged(films)
         told = "  ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        sheet = contact_sheet(f"Step {step}", told or f"{len(films)} validation storyboards", rows)
+        sheet = contact_sheet(f"Step {step}", f"judge: {told}" if told else f"{len(films)} validation storyboards", rows)
         path = self.folder / f"step-{step:06d}.png"
         with written_aside(path) as part:
             sheet.save(part)
