@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from mask2dit.training.config import DiffusionRecipe
+from training.footage_folder import write_footage_folder
 from training.test_loop import losses, model, recipe, weights
 
 pytestmark = pytest.mark.slow
@@ -112,3 +113,25 @@ def test_sigterm_ends_a_command_with_a_checkpoint(model: Path, tmp_path: Path) -
     steps = len(losses(tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / f"step-{steps:06d}" / ".metadata").is_file()
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == steps
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_gives_the_losses_of_the_plain_loop(model: Path, tmp_path: Path, stage: int) -> None:
+    """With one process: on the CPU, Accelerate does not tell several DeepSpeed processes from one another."""
+    pytest.importorskip("deepspeed")
+    videos = write_footage_folder(tmp_path / "videos", 3)
+    data = {"source": "json", "file": str(videos / "groups.json")}
+    size = {"height": 16, "width": 24, "num_frames": 5, "fps": 8}
+    wanted = recipe(model, data=data, video=size, latent_cache=str(tmp_path / "latents"), ema_decay=None, micro_batch_size=1)
+    path = write(wanted, tmp_path / "recipe.yaml")
+    config = {"zero_optimization": {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True}}
+    (tmp_path / "zero.json").write_text(json.dumps(config))
+    assert train(path, tmp_path / "plain", 1, "--precompute").returncode == 0
+    assert train(path, tmp_path / "plain", 1).returncode == 0
+    launch = ["--use_deepspeed", "--deepspeed_config_file", str(tmp_path / "zero.json"), "--num_processes", "1", "--num_machines", "1"]
+    options = ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "mask2dit", "train", str(path), "--output", str(tmp_path / "run")]
+    for steps in ("num_steps=2", "num_steps=4"):
+        command = [sys.executable, "-m", "accelerate.commands.launch", *launch, *options, steps]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)

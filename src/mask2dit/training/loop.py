@@ -222,7 +222,8 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
         vae_dtype = torch.float32 if device.type == "cpu" else DTYPES[recipe.precision]
         encoder.vae = load_component(start, "vae", vae_dtype).requires_grad_(False).to(device)
     if uses_zero(accelerator):
-        engine, optimizer = distribute_zero(accelerator, recipe, transformer, build_optimizer(modules, recipe))
+        needs_text = encoder.text_encoder is not None
+        engine, optimizer = distribute_zero(accelerator, recipe, transformer, build_optimizer(modules, recipe), needs_text)
         wrapped = {"transformer": engine}
     else:
         wrapped = distribute(accelerator, recipe, modules)

@@ -57,9 +57,12 @@ def uses_zero(accelerator: Accelerator) -> bool:
 
 
 def distribute_zero(
-    accelerator: Accelerator, recipe: DiffusionRecipe, transformer: nn.Module, optimizer: torch.optim.Optimizer
+    accelerator: Accelerator, recipe: DiffusionRecipe, transformer: nn.Module, optimizer: torch.optim.Optimizer, needs_text: bool
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Hand the transformer and its optimiser to DeepSpeed, with the batch and the clipping of the recipe."""
+    """Hand the transformer and its optimiser to DeepSpeed, with the batch and the clipping of the recipe.
+
+    needs_text: whether captions are encoded while it trains.
+    """
     for name, wanted in (("ema_decay", None), ("train_text_encoder", False), ("sharding", "none")):
         if getattr(recipe, name) != wanted:
             raise InputError(f"{name}: got {getattr(recipe, name)} under DeepSpeed, expected {str(wanted).lower()}; change the recipe")
@@ -67,6 +70,8 @@ def distribute_zero(
     micro = recipe.micro_batch_size or share
     if share % micro:
         raise InputError(f"micro_batch_size: got {micro} for {share} samples a device, expected a divisor under DeepSpeed; change it")
+    if accelerator.state.deepspeed_plugin.zero_stage == 3 and needs_text:
+        raise InputError("latent_cache: got none with captions under ZeRO-3, which would cut up the text encoder; fill a cache first")
     settings = accelerator.state.deepspeed_plugin.deepspeed_config
     settings |= {"train_micro_batch_size_per_gpu": micro, "gradient_accumulation_steps": share // micro}
     settings |= {"gradient_clipping": recipe.max_grad_norm, "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
@@ -78,8 +83,9 @@ def distribute_zero(
 def gradients_meet(accelerator: Accelerator, modules: Sequence[nn.Module], now: bool) -> Iterator[None]:
     """Within a micro batch: let the devices exchange gradients `now`, or go on adding up their own.
 
-    Sharded ones always exchange: whole gradients of their own would be as large as what sharding saves. DeepSpeed counts for itself.
+    Sharded ones always exchange: whole gradients of their own would be as large as what sharding saves.
     """
+    accelerator.gradient_state._set_sync_gradients(now)  # by which DeepSpeed's engine knows when to step
     with ExitStack() as stack:
         for module in modules:
             if not now and not isinstance(module, FSDPModule) and not uses_zero(accelerator):
