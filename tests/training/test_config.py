@@ -45,6 +45,7 @@ def test_changes_reach_into_sections_and_runs_is_filled_in(tmp_path: Path) -> No
         ("vae_from=vae", "expected either start_from, or all of"),
         ("train_text_encoder=true lora.rank=4", "not together with lora"),
         ("batch_size=[1", "the value cannot be read as YAML"),
+        ("data={source: csv, file: a.csv}", "validation.storyboards: got none, expected storyboard files"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(change: str, told: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,13 +61,19 @@ def test_parameters_are_dtensors_where_they_are_sharded(model: Path, tmp_path: P
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_sharded_run_goes_on_with_another_number_of_processes(model: Path, tmp_path: Path) -> None:
-    path = write(recipe(model, sharding="fsdp"), tmp_path / "recipe.yaml")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_sharded_run_that_films_on_the_way_goes_on_with_any_number_of_processes(model: Path, tmp_path: Path, precision: str) -> None:
+    films = {"every_steps": 2, "num_stories": 1, "num_inference_steps": 1}
+    path = write(recipe(model, sharding="fsdp", precision=precision, validation=films), tmp_path / "recipe.yaml")
     assert train(path, tmp_path / "run", 2, "num_steps=2").returncode == 0
     assert len(list((tmp_path / "run" / "checkpoints" / "step-000002").glob("*.distcp"))) == 2
-    assert train(path, tmp_path / "run", 1).returncode == 0
-    assert train(path, tmp_path / "whole", 1).returncode == 0
-    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "whole"), rel=2e-5)
+    assert (tmp_path / "run" / "samples" / "step-000002.png").is_file()
+    shutil.copytree(tmp_path / "run", tmp_path / "alone")
+    for run, processes in (("run", 2), ("alone", 1), ("whole", 2)):
+        done = train(path, tmp_path / run, processes)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "alone") == pytest.approx(losses(tmp_path / "whole"), rel=2e-5 if precision == "float32" else 0.02)
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_one_line(model: Path, tmp_path: Path) -> None:
@@ -135,3 +142,25 @@ def test_deepspeed_gives_the_losses_of_the_plain_loop(model: Path, tmp_path: Pat
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-2000:]
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+
+
+def test_sigterm_to_torchrun_ends_two_processes_with_a_checkpoint(model: Path, tmp_path: Path) -> None:
+    path = write(recipe(model, num_steps=10_000, sharding="fsdp", data_workers=1), tmp_path / "recipe.yaml")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mask2dit", "train"]
+    process = subprocess.Popen(
+        [*launch, str(path), "--output", str(tmp_path / "run")],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "run" / "log.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    out, _ = process.communicate(timeout=120)
+    assert "the same command goes on from there" in out
+    steps = len(losses(tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoints" / f"step-{steps:06d}" / ".metadata").is_file()
+    assert train(path, tmp_path / "run", 2, f"num_steps={steps + 1}").returncode == 0
+    assert len(losses(tmp_path / "run")) == steps + 1

@@ -2,16 +2,19 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import torch
 
 from mask2dit.training.config import DiffusionRecipe
+from mask2dit.training.data.files import read_clips_csv
 from mask2dit.training.data.playhouse import PlayhouseScenes
 from mask2dit.training.data.report import ClipReport
-from mask2dit.training.data.scenes import ClipError, ClipSettings, usable
+from mask2dit.training.data.scenes import ClipSettings, usable
 from mask2dit.training.draws import NOISE, POSTERIOR, draw_for, draw_noise, generator_for
 from mask2dit.training.parallel import own_numbers
 from mask2dit.training.samples import Samples
+from training.footage_folder import write_footage_folder
 
 
 def recipe(**changes: object) -> DiffusionRecipe:
@@ -79,19 +82,24 @@ def test_pretrain_joins_unrelated_scenes() -> None:
     assert sum(len({group for group, _ in pick}) > 1 for pick in picks) > 180
 
 
-def test_a_clip_that_cannot_be_read_is_reported_once_and_replaced() -> None:
-    source = samples(stage="base", num_scenes=1, known_sets={"none": 1.0})
-    bad = source.source.groups[2][1]
-    read = source._frames
+def test_what_is_learned_does_not_depend_on_when_a_damaged_clip_was_met(tmp_path: Path) -> None:
+    folder = write_footage_folder(tmp_path, 2)
+    spoilt = folder / "clips" / "story-1-scene-0.mp4"
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(content[: int(0.9 * len(content))])
 
-    def broken(clip: object, position: float) -> torch.Tensor:
-        if clip == bad and not source.report.is_bad(bad.name):
-            source.report.add(bad.name, "unreadable", "half a file")
-            raise ClipError("unreadable", "half a file")
-        assert clip != bad, "it is not tried again"
-        return read(clip, position)
+    def opened() -> Samples:
+        wanted = recipe(stage="base", num_scenes=1, known_sets={"none": 1.0})
+        source, report = read_clips_csv(folder / "clips.csv"), ClipReport(tmp_path / "bad.jsonl")
+        windows = usable(source, 1, needs_groups=False, report=report)
+        return Samples(wanted, source, windows, ClipSettings(16, 24, 5, 8), report, 1000)
 
-    source._frames = broken
-    for number in range(30):
-        assert source[number].frames is not None
-    assert source.report.counted() == "1 unreadable"
+    forwards, backwards = opened(), opened()
+    there = {number: forwards[number] for number in range(24)}
+    back = {number: backwards[number] for number in reversed(range(24))}
+    later = opened()
+    assert forwards.report.counted() == "1 unreadable" and later.report.is_bad(later.source.groups[3][0].name)
+    for number in range(24):
+        for other in (back[number], later[number]):
+            assert there[number].captions == other.captions and torch.equal(there[number].frames, other.frames)
+    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 2, "one line for each that met it for the first time"

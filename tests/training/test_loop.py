@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import tiny
 from mask2dit import load_pipeline
 from mask2dit.errors import InputError, ModelError, OutputError
+from mask2dit.storyboard import Storyboard
 from mask2dit.training import loop
 from mask2dit.training.checkpoints import RunFolder
 from mask2dit.training.config import DiffusionRecipe
@@ -175,7 +176,7 @@ def test_a_new_model_starts_from_a_vae_and_a_text_encoder(model: Path, tmp_path:
 
 def test_cached_latents_train_like_fresh_ones(model: Path, tmp_path: Path) -> None:
     cached = recipe(model, latent_cache=str(tmp_path / "latents"))
-    with pytest.raises(InputError, match=r"lacks 9 of 9 clips, .*run --precompute"):
+    with pytest.raises(InputError, match="there is no latent cache, expected one; run the same command with --precompute first"):
         loop.train_diffusion(cached, tmp_path / "early", Paper())
     precompute(cached, tmp_path / "run", CPU, Paper())
     paper = Paper()
@@ -184,6 +185,9 @@ def test_cached_latents_train_like_fresh_ones(model: Path, tmp_path: Path) -> No
     assert shards == {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").glob("*.safetensors")}
     loop.train_diffusion(cached, tmp_path / "run", Paper())
     loop.train_diffusion(recipe(model), tmp_path / "fresh", Paper())
+    more = recipe(model, latent_cache=str(tmp_path / "latents"), data={"source": "playhouse", "level": "A", "num_stories": 4})
+    with pytest.raises(InputError, match=r"lacks 3 of 12 clips, .*run --precompute"):
+        loop.train_diffusion(more, tmp_path / "more", Paper())
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "fresh"), rel=2e-3)
 
 
@@ -293,3 +297,38 @@ def test_adapters_of_another_model_are_refused(model: Path, tmp_path: Path) -> N
         load_pipeline(model, lora=tmp_path / "nothing")
     with pytest.raises(InputError, match=r"lora.target_modules: got \['to_x'\]"):
         loop.train_diffusion(recipe(model, lora={"rank": 2, "target_modules": ["to_x"]}, num_steps=1), tmp_path / "bad", Paper())
+
+
+def test_storyboard_files_are_filmed_without_a_judge(model: Path, tmp_path: Path) -> None:
+    Storyboard.from_text("a red fox jumps; the fox sleeps").write(tmp_path / "board.yaml")
+    validation = {"every_steps": 2, "storyboards": [str(tmp_path / "board.yaml")], "num_inference_steps": 1}
+    loop.train_diffusion(recipe(model, num_steps=2, validation=validation), tmp_path / "run", paper := Paper())
+    assert (tmp_path / "run" / "samples" / "step-000002.png").is_file() and not any("judge" in line for line in paper.lines)
+
+
+def test_a_new_model_of_another_recipe_is_not_taken_for_this_one(model: Path, tmp_path: Path) -> None:
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "time_embed_dim": 16, "patch_size": 4}
+    single = {
+        "stage": "base",
+        "num_scenes": 1,
+        "known_sets": {"none": 1.0},
+        "start_from": None,
+        "vae_from": str(model),
+        "text_from": str(model),
+    }
+    wanted = recipe(model, transformer=sizes, latent_cache=str(tmp_path / "latents"), **single)
+    precompute(wanted, tmp_path / "run", CPU, Paper())
+    with pytest.raises(InputError, match="start: is a new model of another recipe"):
+        loop.train_diffusion(wanted.model_copy(update={"seed": 1}), tmp_path / "run", Paper())
+
+
+def test_a_damaged_checkpoint_and_strange_folders_are_told_apart(model: Path, tmp_path: Path) -> None:
+    loop.train_diffusion(recipe(model, num_steps=1), tmp_path, Paper())
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "step-000001", folder / "step-000100.bak")
+    (folder / "step-000001" / ".metadata").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"step-000001: cannot be read as a checkpoint .*delete it to go on from an earlier one"):
+        loop.train_diffusion(recipe(model, num_steps=2), tmp_path, Paper())
+    (tmp_path / "recipe.yaml").write_text("")
+    with pytest.raises(InputError, match=r"recipe.yaml: cannot be read as a recipe"):
+        loop.train_diffusion(recipe(model, num_steps=2), tmp_path, Paper())

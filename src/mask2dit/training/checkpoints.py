@@ -7,6 +7,8 @@ by the sample's number (`draws`), so the finished steps are the data position to
 
 import json
 import os
+import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -52,9 +54,12 @@ class RunFolder:
             if (self.path / "state.pt").exists() or (self.path / "vae").exists():
                 raise InputError(f"{self.path}: holds another run, expected an empty folder; choose another with --output")
             return
-        earlier = yaml.safe_load(note.read_text(encoding="utf-8"))
+        try:
+            earlier = DiffusionRecipe.model_validate(yaml.safe_load(note.read_text(encoding="utf-8"))).model_dump(mode="json")
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise InputError(f"{note}: cannot be read as a recipe ({_reason(error)}); choose another folder with --output") from None
         now = recipe.model_dump(mode="json")
-        changed = [key for key in now | earlier if key not in FREE_KEYS and now.get(key) != earlier.get(key)]
+        changed = [key for key in now if key not in FREE_KEYS and _located(now[key]) != _located(earlier[key])]
         if changed:
             key = changed[0]
             raise InputError(
@@ -64,10 +69,12 @@ class RunFolder:
 
     def finished_steps(self) -> int:
         """Steps of the newest complete checkpoint; 0 without one."""
-        return max((int(path.name.removeprefix(PREFIX)) for path in self._complete()), default=0)
+        return max(self._complete(), default=0)
 
-    def _complete(self) -> list[Path]:
-        return [path for path in self.checkpoints.glob(f"{PREFIX}*") if path.suffix != ".part" and any(path.iterdir())]
+    def _complete(self) -> list[int]:
+        """The steps of all checkpoints that have their name."""
+        named = ((re.fullmatch(rf"{PREFIX}(\d+)", path.name), path) for path in self.checkpoints.glob(f"{PREFIX}*"))
+        return sorted(int(name[1]) for name, path in named if name and any(path.iterdir()))
 
     def checkpoint(self, step: int) -> Path:
         """The folder of the checkpoint after `step` steps."""
@@ -91,8 +98,8 @@ class RunFolder:
         if self.is_main:
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(aside, folder)
-            for old in sorted(self._complete())[: -self.keep_last]:
-                shutil.rmtree(old)
+            for old in self._complete()[: -self.keep_last]:
+                shutil.rmtree(self.checkpoint(old), ignore_errors=True)
         self.wait()
         return folder
 
@@ -106,7 +113,10 @@ def save_tensors(state: Mapping[str, Any], folder: Path) -> None:
 
 def load_tensors(state: Mapping[str, Any], folder: Path) -> None:
     """Fill the tensors of `state` from a checkpoint; InputError if it belongs to another model."""
-    stored = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    try:
+        stored = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{folder}: cannot be read as a checkpoint ({_reason(error)}); delete it to go on from an earlier one") from None
     shapes = {key: tuple(getattr(value, "size", ())) for key, value in stored.items()}
     wanted = {key: tuple(value.shape) for key, value in _flat(state).items()}
     wrong = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
@@ -115,9 +125,12 @@ def load_tensors(state: Mapping[str, Any], folder: Path) -> None:
         raise InputError(
             f"{folder}: is of another model: {key} has shape {shapes.get(key)}, expected {wanted.get(key)}; choose another --output"
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        load_checkpoint(dict(state), checkpoint_id=str(folder))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_checkpoint(dict(state), checkpoint_id=str(folder))
+    except (CheckpointException, OSError, RuntimeError) as error:
+        raise InputError(f"{folder}: is damaged ({_reason(error)}); delete it to go on from an earlier one") from None
 
 
 class StepLog:
@@ -132,9 +145,13 @@ class StepLog:
 
     def write(self, values: Mapping[str, float]) -> None:
         """Append one step."""
-        if self._is_main:
+        if not self._is_main:
+            return
+        try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dict(values)) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written ({_reason(error)}); make room and start again") from None
 
 
 def state_of(modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, ema: EMA | None) -> dict[str, Any]:
@@ -169,6 +186,13 @@ def _step_of(line: str) -> int:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return 1 << 62  # half a line
+
+
+def _located(value: Any) -> Any:
+    """Paths compare by the place that they name."""
+    if isinstance(value, Mapping):
+        return {key: _located(one) for key, one in value.items()}
+    return str(Path(value).resolve()) if isinstance(value, str) and os.sep in value else value
 
 
 def _short(value: Any) -> str:

@@ -207,6 +207,8 @@ class DiffusionRecipe(_Strict):
             raise ValueError("stage base: expected num_scenes 1; use pretrain or sft for several scenes")
         if self.lora is not None and self.train_text_encoder:
             raise ValueError("train_text_encoder: not together with lora; leave one out")
+        if self.validation is not None and not self.validation.storyboards and self.data.source != "playhouse":
+            raise ValueError("validation.storyboards: got none, expected storyboard files to film; playhouse data alone bring their own")
         if self.transformer is not None and self.video is None and self.data.source != "playhouse":
             raise ValueError("video: a new model needs a size; add height, width, num_frames and fps")
         return self
@@ -236,7 +238,7 @@ _ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discrimin
 
 
 FREE_KEYS = frozenset(
-    {"num_steps", "export_dtype", "micro_batch_size", "data_workers", "compile", "gradient_checkpointing", "sharding"}
+    {"num_steps", "latent_cache", "export_dtype", "micro_batch_size", "data_workers", "compile", "gradient_checkpointing", "sharding"}
     | {"save_every_steps", "save_every_minutes", "keep_last", "log_every_steps", "log_with", "validation"}
 )
 """What a run may change and still go on: nothing of it is in the weights but how long they learn."""

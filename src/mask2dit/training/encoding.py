@@ -30,10 +30,10 @@ class Encoder:
     """`vae` and `text_encoder` are None where the cache holds what they would make. `train_text`: gradients flow into the text encoder."""
 
     tokenizer: Any
-    text_encoder: Any
-    vae: Any
     max_length: int
     device: torch.device
+    text_encoder: Any = None
+    vae: Any = None
     train_text: bool = False
 
     def batch(self, recipe: DiffusionRecipe, samples: Sequence[Sample], dtype: torch.dtype) -> Batch:

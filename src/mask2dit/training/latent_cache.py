@@ -22,16 +22,15 @@ from mask2dit.video_files import written_aside
 
 CLIPS_PER_SHARD = 256
 CAPTIONS_PER_SHARD = 256
-BAD_CLIPS = "bad_clips.jsonl"  # beside the shards, or in the folder of a run without a cache
 
 
 class LatentCache:
-    """Read and extend a cache folder. `made_with`: everything that the encoded numbers depend on, as plain JSON values.
+    """Read a cache folder, and with `create` begin or extend one. `made_with`: all that the encoded numbers depend on, as JSON values.
 
-    Raises InputError where the folder was made with something else.
+    Raises InputError where there is no such folder, or one that was made with something else.
     """
 
-    def __init__(self, folder: Path, made_with: Mapping[str, Any], has_captions: bool) -> None:
+    def __init__(self, folder: Path, made_with: Mapping[str, Any], has_captions: bool, create: bool = False) -> None:
         self.folder, self.has_captions = folder, has_captions
         self._handles: dict[Path, Any] = {}
         wanted = json.loads(json.dumps(dict(made_with)))
@@ -45,6 +44,8 @@ class LatentCache:
                     f"{folder}: is stale: made with {key} {found.get(key)!r}, expected {wanted.get(key)!r}; "
                     "delete it or name another latent_cache, and run --precompute"
                 )
+        elif not create:
+            raise InputError(f"{folder}: there is no latent cache, expected one; run the same command with --precompute first")
         else:
             with written_aside(note) as part:
                 part.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
@@ -89,6 +90,10 @@ class LatentCache:
         keys = [self._fingerprints.of(clip) for clip in clips]
         named = [(f"{key}.{name}", row) for name, rows in (("mean", mean), ("std", std)) for key, row in zip(keys, rows, strict=True)]
         self._write("latents", {name: row.half().contiguous() for name, row in named})
+        self.save_fingerprints()
+
+    def save_fingerprints(self) -> None:
+        """Remember what was hashed, so that unchanged files are not read again."""
         self._fingerprints.save()
 
     def add_captions(self, captions: list[str], prompt_embeds: Tensor) -> None:
@@ -96,7 +101,7 @@ class LatentCache:
         self._write("captions", {_caption_key(caption): row.contiguous() for caption, row in zip(captions, prompt_embeds, strict=True)})
 
     def _write(self, kind: str, tensors: dict[str, Tensor]) -> None:
-        number = len(list(self.folder.glob(f"{kind}-*.safetensors")))
+        number = 1 + max((int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"{kind}-*.safetensors")), default=-1)
         path = self.folder / f"{kind}-{number:05d}.safetensors"
         with written_aside(path) as part:
             try:

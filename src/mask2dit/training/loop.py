@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, Mask2DiTError
 from mask2dit.loading import load_component, load_config
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.checkpoints import RunFolder, StepLog, load_tensors, save_tensors, state_of
@@ -25,8 +26,8 @@ from mask2dit.training.config import DiffusionRecipe, VideoConfig
 from mask2dit.training.data.report import ClipReport
 from mask2dit.training.encoding import Encoder
 from mask2dit.training.export import export
-from mask2dit.training.latent_cache import BAD_CLIPS
-from mask2dit.training.model import DTYPES, load_transformer, starting_folder, video_of
+from mask2dit.training.latent_cache import LatentCache
+from mask2dit.training.model import DTYPES, encoder_dtype, layout_of, load_transformer, starting_folder, video_of
 from mask2dit.training.objective import scene_loss
 from mask2dit.training.parallel import (
     check_batch,
@@ -38,13 +39,12 @@ from mask2dit.training.parallel import (
     uses_zero,
     whole_state,
 )
-from mask2dit.training.samples import Sample, Samples
+from mask2dit.training.samples import Guarded, Sample, Samples
 from mask2dit.training.screen import Progress, Screen
-from mask2dit.training.sources import caches_captions, check_cache, open_cache, open_source, settings_of, usable_windows
+from mask2dit.training.sources import bad_clips_file, caches_captions, check_cache, open_cache, open_source, settings_of, usable_windows
 from mask2dit.training.state import EMA, learning_rate_factor
-from mask2dit.training.stopping import StopRequest, TrainingStopped
+from mask2dit.training.stopping import StopRequest, TrainingStopped, leave_signals
 from mask2dit.training.validation import Validation
-from mask2dit.video_shape import Compression, VideoShape
 
 
 def train_diffusion(recipe: DiffusionRecipe, path: Path, screen: Screen) -> Path:
@@ -68,15 +68,15 @@ def train_diffusion(recipe: DiffusionRecipe, path: Path, screen: Screen) -> Path
             log.write(values)
             accelerator.log({key: value for key, value in values.items() if key != "step"}, step=step + 1)
             progress.step(values, waited)
-            if training.validation is not None and training.validation.is_due(step + 1):
-                training.validate(step + 1)
             if save or stopped or step + 1 == recipe.num_steps:
                 training.save(step + 1)
                 saved_at = time.monotonic()
+            if training.validation is not None and training.validation.is_due(step + 1) and not stopped:
+                training.validate(step + 1)
             if stopped and step + 1 < recipe.num_steps:
                 accelerator.end_training()
                 raise TrainingStopped(f"stopped after step {step + 1}; the same command goes on from there", 128 + (stop.signal or 15))
-    screen.line(training.samples.report.summary())
+    screen.line(training.samples.report.take_in(path.glob("bad_clips-*.jsonl")).summary())
     result = export(recipe, training.start, training.whole_states(), training.video, folder)
     accelerator.end_training()
     return result
@@ -139,10 +139,10 @@ class Training:
         if uses_zero(self.accelerator):
             return {name: self.accelerator.get_state_dict(module) for name, module in self.wrapped.items()}
         if self.ema is None:
-            return {name: whole_state(module) for name, module in self.modules.items()}
+            return {name: whole_state(module, self.folder.is_main) for name, module in self.modules.items()}
         self.ema.swap()
         try:
-            return {name: whole_state(module) for name, module in self.modules.items()}
+            return {name: whole_state(module, self.folder.is_main) for name, module in self.modules.items()}
         finally:
             self.ema.swap()
 
@@ -191,8 +191,13 @@ def start_accelerator(recipe: DiffusionRecipe, path: Path) -> Accelerator:
     if recipe.log_with:
         settings = {key: value for key, value in recipe.model_dump(mode="json").items() if isinstance(value, int | float | str)}
         (path / "logs").mkdir(parents=True, exist_ok=True)
-        accelerator.init_trackers("mask2dit", config=settings, init_kwargs={"wandb": {"dir": str(path / "logs"), "name": path.name}})
+        accelerator.init_trackers("mask2dit", config=settings, init_kwargs={"wandb": wandb_run(path)})
     return accelerator
+
+
+def wandb_run(path: Path) -> dict[str, str]:
+    """A run that is gone on with stays one run."""
+    return {"dir": str(path / "logs"), "name": path.name, "id": sha256(str(path.resolve()).encode()).hexdigest()[:16], "resume": "allow"}
 
 
 def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator, screen: Screen) -> Training:
@@ -201,28 +206,19 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
         start = starting_folder(recipe, folder.path)
     source, video = open_source(recipe), video_of(recipe, start)
     cache = open_cache(recipe, source, start, video)
-    report = ClipReport((folder.path if cache is None else cache.folder) / BAD_CLIPS)
-    windows = usable_windows(recipe, source, report, cache is not None)
+    report = open_report(recipe, folder, cache, accelerator)
+    windows = usable_windows(recipe, source, report, report_is_complete=cache is not None)
     if cache is not None:
         check_cache(cache, source, windows)
     scheduler = load_component(start, "scheduler")
     samples = Samples(recipe, source, windows, settings_of(video), report, scheduler.config.num_train_timesteps, cache)
-
     transformer = load_transformer(recipe, start)
-    device = accelerator.device
-    encoder = Encoder(None, None, None, transformer.config.max_text_seq_length, device, recipe.train_text_encoder)
+    needs_text = cache is None or not caches_captions(recipe, source)
+    encoder = open_encoder(recipe, start, accelerator.device, needs_text, needs_vae=cache is None)
     modules: dict[str, nn.Module] = {"transformer": transformer}
-    encoder.tokenizer = load_component(start, "tokenizer")
-    if cache is None or not caches_captions(recipe, source):
-        text_dtype = torch.float32 if recipe.train_text_encoder or device.type == "cpu" else DTYPES[recipe.precision]
-        encoder.text_encoder = load_component(start, "text_encoder", text_dtype).requires_grad_(recipe.train_text_encoder).to(device)
-        if recipe.train_text_encoder:
-            modules["text_encoder"] = encoder.text_encoder.train()
-    if cache is None:
-        vae_dtype = torch.float32 if device.type == "cpu" else DTYPES[recipe.precision]
-        encoder.vae = load_component(start, "vae", vae_dtype).requires_grad_(False).to(device)
+    if recipe.train_text_encoder:
+        modules["text_encoder"] = encoder.text_encoder
     if uses_zero(accelerator):
-        needs_text = encoder.text_encoder is not None
         engine, optimizer = distribute_zero(accelerator, recipe, transformer, build_optimizer(modules, recipe), needs_text)
         wrapped = {"transformer": engine}
     else:
@@ -230,33 +226,57 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
         optimizer = build_optimizer(modules, recipe)
     encoder.text_encoder = wrapped.get("text_encoder", encoder.text_encoder)
     if recipe.compile:
+        check_compiler(accelerator.device)
         transformer.compile_repeated_blocks(fullgraph=True)
     return Training(
-        recipe,
-        accelerator,
-        folder,
-        start,
-        video,
-        modules,
-        wrapped,
-        optimizer,
-        EMA(modules, recipe.ema_decay) if recipe.ema_decay is not None else None,
-        encoder,
-        samples,
-        scheduler,
-        layout_of(recipe, start, video, transformer),
-        Validation(recipe, start, folder.path / "samples", accelerator, screen) if recipe.validation is not None else None,
+        recipe=recipe,
+        accelerator=accelerator,
+        folder=folder,
+        start=start,
+        video=video,
+        modules=modules,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        ema=EMA(modules, recipe.ema_decay) if recipe.ema_decay is not None else None,
+        encoder=encoder,
+        samples=samples,
+        scheduler=scheduler,
+        layout=layout_of(recipe, start, video),
+        validation=Validation(recipe, start, folder.path / "samples", accelerator, screen) if recipe.validation is not None else None,
     )
 
 
-def layout_of(recipe: DiffusionRecipe, start: Path, video: VideoConfig, transformer: Any) -> SceneLayout:
-    """The joint sequence of one sample."""
-    vae = load_config(start, "vae")
-    compression = Compression(
-        2 ** (len(vae["block_out_channels"]) - 1), int(vae["temporal_compression_ratio"]), transformer.config.patch_size
-    )
-    shape = VideoShape(video.height, video.width, (video.num_frames,) * recipe.num_scenes, compression)
-    return shape.layout(transformer.config.max_text_seq_length)
+def open_encoder(recipe: DiffusionRecipe, start: Path, device: torch.device, needs_text: bool, needs_vae: bool) -> Encoder:
+    """What makes samples into tensors, with the networks that no cache stands in for."""
+    length = load_config(start, "transformer")["max_text_seq_length"]
+    encoder = Encoder(load_component(start, "tokenizer"), length, device, train_text=recipe.train_text_encoder)
+    dtype = encoder_dtype(recipe, device)
+    if needs_text:
+        text = load_component(start, "text_encoder", torch.float32 if recipe.train_text_encoder else dtype)
+        encoder.text_encoder = text.requires_grad_(recipe.train_text_encoder).to(device)
+    if needs_vae:
+        encoder.vae = load_component(start, "vae", dtype).requires_grad_(False).to(device)
+    return encoder
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise InputError, in one line, where torch.compile has no working compiler."""
+    try:
+        torch.compile(lambda tensor: tensor * 2 + 1)(torch.ones(8, device=device))
+    except Exception as error:  # whatever is missing, every back end says it in its own way
+        raise InputError(f"compile: does not work here ({' '.join(str(error).split())[:160]}); set compile=false") from None
+
+
+def open_report(recipe: DiffusionRecipe, folder: RunFolder, cache: LatentCache | None, accelerator: Accelerator) -> ClipReport:
+    """The account of bad clips: that of the cache, or one in the run's folder; devices other than the main one have files of their own."""
+    if cache is not None:
+        report = ClipReport(cache.folder / bad_clips_file(recipe))
+        report.path = None  # it is complete
+        return report
+    name = bad_clips_file(recipe, accelerator.process_index)
+    if folder.finished_steps() == 0:
+        (folder.path / name).unlink(missing_ok=True)  # what has been mended since is tried again
+    return ClipReport(folder.path / name)
 
 
 def build_optimizer(modules: dict[str, nn.Module], recipe: DiffusionRecipe) -> torch.optim.Optimizer:
@@ -276,16 +296,19 @@ def read_ahead(training: Training, first_step: int) -> Iterator[tuple[list[Sampl
         own_numbers(recipe, step, accelerator.process_index, accelerator.num_processes) for step in range(first_step, recipe.num_steps)
     ]
     loader = DataLoader(
-        training.samples,
+        Guarded(training.samples),
         batch_sampler=numbers,  # type: ignore[arg-type]
         num_workers=recipe.data_workers,
         collate_fn=list,
-        persistent_workers=False,
+        worker_init_fn=leave_signals,
     )
     batches = iter(loader)
     for _ in numbers:
         began = time.perf_counter()
         samples = next(batches)
+        for sample in samples:
+            if isinstance(sample, Mask2DiTError):
+                raise sample
         yield samples, time.perf_counter() - began
 
 

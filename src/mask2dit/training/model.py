@@ -19,11 +19,14 @@ from mask2dit.errors import InputError
 from mask2dit.loading import NETWORKS, check_model_folder, load_component, load_config, load_values
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.playhouse.facts import LEVELS
+from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.config import DiffusionRecipe, LoRAConfig, VideoConfig
 from mask2dit.transformer import Mask2DiTTransformer3DModel
+from mask2dit.video_shape import Compression, VideoShape
 
 LARGEST_FILE = "12MB"  # of one safetensors file of a small model
 LARGEST_FILE_OF_A_LARGE_MODEL = "5GB"
+MADE_FROM = "made_from.json"
 SMALL_MODEL = 100_000_000  # parameters
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -34,13 +37,16 @@ def starting_folder(recipe: DiffusionRecipe, run: Path) -> Path:
         folder = Path(recipe.start_from)
         check_model_folder(folder)
         return folder
-    folder = run / "start"
+    folder, note = run / "start", run / "start" / MADE_FROM
+    made_from = recipe.model_dump(mode="json", include={"transformer", "vae_from", "text_from", "seed", "video"})
+    if folder.exists() and json.loads(note.read_text(encoding="utf-8")) != made_from:
+        raise InputError(f"{folder}: is a new model of another recipe; delete it, or choose another folder with --output")
     if not folder.exists():
-        _write_new_model(recipe, folder)
+        _write_new_model(recipe, folder, made_from)
     return folder
 
 
-def _write_new_model(recipe: DiffusionRecipe, folder: Path) -> None:
+def _write_new_model(recipe: DiffusionRecipe, folder: Path, made_from: dict[str, Any]) -> None:
     """An untrained transformer around the autoencoder of `vae_from` and the text encoder of `text_from`, float32."""
     from transformers import AutoTokenizer, T5EncoderModel
 
@@ -89,6 +95,7 @@ def _write_new_model(recipe: DiffusionRecipe, folder: Path) -> None:
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     pipeline.save_pretrained(aside)
+    (aside / MADE_FROM).write_text(json.dumps(made_from, indent=1) + "\n", encoding="utf-8")
     _name_tokenizer_class(aside)
     _forget_origin(aside)
     os.replace(aside, folder)
@@ -130,8 +137,25 @@ def video_of(recipe: DiffusionRecipe, start: Path | None) -> VideoConfig:
     return VideoConfig(height=values["height"], width=values["width"], num_frames=values["num_frames"], fps=values["fps"])
 
 
+def layout_of(recipe: DiffusionRecipe, start: Path, video: VideoConfig) -> SceneLayout:
+    """The joint sequence of one sample; InputError where the size does not fit the model."""
+    vae, transformer = load_config(start, "vae"), load_config(start, "transformer")
+    spatial = 2 ** (len(vae["block_out_channels"]) - 1)
+    compression = Compression(spatial, int(vae["temporal_compression_ratio"]), transformer["patch_size"])
+    shape = VideoShape(video.height, video.width, (video.num_frames,) * recipe.num_scenes, compression)
+    return shape.layout(transformer["max_text_seq_length"])
+
+
+def encoder_dtype(recipe: DiffusionRecipe, device: torch.device) -> torch.dtype:
+    """What frozen encoders compute in: the recipe's precision, and float32 on the CPU."""
+    return torch.float32 if device.type == "cpu" else DTYPES[recipe.precision]
+
+
 def load_transformer(recipe: DiffusionRecipe, start: Path) -> Mask2DiTTransformer3DModel:
-    """The transformer as it trains: all of it in float32, or frozen in the recipe's precision with float32 adapters."""
+    """The transformer as it trains: all of it in float32, or frozen in the recipe's precision with float32 adapters.
+
+    It stays in evaluation mode: dropout would draw from a generator that no sample's number keys.
+    """
     frozen = DTYPES[recipe.precision] if recipe.lora is not None else torch.float32
     transformer: Mask2DiTTransformer3DModel = load_component(start, "transformer", frozen)
     transformer.set_attention_plan(recipe.plan)
@@ -139,7 +163,6 @@ def load_transformer(recipe: DiffusionRecipe, start: Path) -> Mask2DiTTransforme
         add_lora(transformer, recipe.lora, recipe.seed)
     if recipe.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    transformer.train()
     return transformer
 
 
@@ -174,7 +197,7 @@ def export_model(
     shutil.rmtree(aside, ignore_errors=True)
     for path in sorted(start.rglob("*")):
         inner = path.relative_to(start)
-        if path.is_file() and inner.parts[0] not in trained and not any(part.startswith(".") for part in inner.parts):
+        if path.is_file() and inner.parts[0] not in {*trained, MADE_FROM} and not any(part.startswith(".") for part in inner.parts):
             (aside / inner).parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(path, aside / inner)
     for name, state in trained.items():

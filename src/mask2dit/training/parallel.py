@@ -66,6 +66,8 @@ def distribute_zero(
     for name, wanted in (("ema_decay", None), ("train_text_encoder", False), ("sharding", "none")):
         if getattr(recipe, name) != wanted:
             raise InputError(f"{name}: got {getattr(recipe, name)} under DeepSpeed, expected {str(wanted).lower()}; change the recipe")
+    if accelerator.state.deepspeed_plugin.zero_stage == 3 and recipe.validation is not None:
+        raise InputError("validation: cannot film with weights that ZeRO-3 has cut up; set it to null, or use stage 2 or sharding: fsdp")
     share = recipe.batch_size // accelerator.num_processes
     micro = recipe.micro_batch_size or share
     if share % micro:
@@ -99,12 +101,19 @@ def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> float:
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
-def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict with whole tensors on the CPU. Every device must call it; it is the same on all."""
-    return {key: whole(value).cpu() for key, value in module.state_dict().items()}
+def reshard(module: nn.Module) -> None:
+    """Let go of the weights that a forward pass without a backward pass has left gathered."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor gathered from all devices; any other as it is."""
-    plain = tensor.detach()
-    return plain.full_tensor() if isinstance(plain, DTensor) else plain
+def whole_state(module: nn.Module, keep: bool) -> dict[str, Tensor]:
+    """The state dict with whole tensors on the CPU where `keep`, else empty. Every device must call it: shards are gathered."""
+    state: dict[str, Tensor] = {}
+    for key, value in module.state_dict().items():
+        plain = value.detach()
+        whole = plain.full_tensor() if isinstance(plain, DTensor) else plain
+        if keep:
+            state[key] = whole.cpu()
+    return state

@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from mask2dit.training.config import DiffusionRecipe
 from mask2dit.training.data.report import ClipReport
 from mask2dit.training.data.scenes import Clip, ClipError, ClipSettings
 from mask2dit.training.encoding import Encoder
-from mask2dit.training.latent_cache import BAD_CLIPS, CAPTIONS_PER_SHARD, CLIPS_PER_SHARD, LatentCache
-from mask2dit.training.model import DTYPES, starting_folder, video_of
+from mask2dit.training.latent_cache import CAPTIONS_PER_SHARD, CLIPS_PER_SHARD, LatentCache
+from mask2dit.training.model import encoder_dtype, layout_of, starting_folder, video_of
 from mask2dit.training.screen import Screen
-from mask2dit.training.sources import caches_captions, open_cache, open_source, settings_of, usable_windows
+from mask2dit.training.sources import bad_clips_file, caches_captions, open_cache, open_source, settings_of, usable_windows
 
 
 def precompute(recipe: DiffusionRecipe, run: Path, device: torch.device, screen: Screen) -> Path:
@@ -28,26 +29,27 @@ def precompute(recipe: DiffusionRecipe, run: Path, device: torch.device, screen:
         raise InputError("latent_cache: is not set in the recipe, expected a folder to fill; add latent_cache=FOLDER")
     start = starting_folder(recipe, run)
     source, video = open_source(recipe), video_of(recipe, start)
-    cache = open_cache(recipe, source, start, video)
+    cache = open_cache(recipe, source, start, video, create=True)
     if cache is None:
         raise AssertionError("the recipe has a cache")
-    (cache.folder / BAD_CLIPS).unlink(missing_ok=True)  # what has been mended since is tried again, once
-    report = ClipReport(cache.folder / BAD_CLIPS)
-    windows = usable_windows(recipe, source, report, False)
+    account = cache.folder / bad_clips_file(recipe)
+    account.unlink(missing_ok=True)  # what has been mended since is tried again, once
+    report = ClipReport(account)
+    windows = usable_windows(recipe, source, report, report_is_complete=False)
     clips = [source.groups[group][scene] for group, first, count in windows for scene in range(first, first + count)]
-    dtype = torch.float32 if device.type == "cpu" else DTYPES[recipe.precision]
-    encoder = Encoder(None, None, None, 0, device)
+    layout_of(recipe, start, video)  # raises where the size is none
+    dtype = encoder_dtype(recipe, device)
+    encoder = Encoder(load_component(start, "tokenizer"), load_config(start, "transformer")["max_text_seq_length"], device)
     encoder.vae = load_component(start, "vae", dtype).requires_grad_(False).to(device)
     _encode_clips(clips, settings_of(video), encoder, cache, report, screen, recipe.data_workers)
     encoder.vae = None
     if caches_captions(recipe, source):
-        encoder.tokenizer = load_component(start, "tokenizer")
         encoder.text_encoder = load_component(start, "text_encoder", dtype).requires_grad_(False).to(device)
-        encoder.max_length = load_config(start, "transformer")["max_text_seq_length"]
         told = (source.captions(group, random.Random(0)) for group in range(len(source.groups)))
         _encode_captions(["", *(caption for captions in told for caption in captions)], encoder, cache, screen)
+    cache.save_fingerprints()
     screen.line(report.summary())
-    usable_windows(recipe, source, report, True)  # raises where too few are left
+    usable_windows(recipe, source, report, report_is_complete=True)  # raises where too few are left
     return cache.folder
 
 
@@ -60,7 +62,7 @@ def _encode_clips(
     screen: Screen,
     workers: int,
 ) -> None:
-    missing = [clip for clip in clips if not report.is_bad(clip.name) and clip not in cache]
+    missing = [clip for clip in clips if _lacks(cache, clip, report)]
     if missing:
         screen.line(f"{len(clips) - len(missing)} of {len(clips)} clips are in {cache.folder}")
     began, done = time.monotonic(), 0
@@ -69,7 +71,7 @@ def _encode_clips(
             shard = missing[first : first + CLIPS_PER_SHARD]
             kept: list[Clip] = []
             means, stds = [], []
-            for clip, frames in zip(shard, readers.map(lambda clip: _read(clip, settings, report), shard), strict=True):
+            for clip, frames in _read_ahead(readers, shard, settings, report, max(workers, 1)):
                 done += 1
                 if frames is None:
                     continue
@@ -81,6 +83,29 @@ def _encode_clips(
                 screen.live(f"encoded {done}/{len(missing)} clips  {left:.1f} min left")
             if kept:
                 cache.add_clips(kept, torch.stack(means), torch.stack(stds))
+
+
+def _read_ahead(
+    readers: ThreadPoolExecutor, clips: Sequence[Clip], settings: ClipSettings, report: ClipReport, count: int
+) -> Iterator[tuple[Clip, Tensor | None]]:
+    """Clips with their frames, in order, `count` of them being read meanwhile: more would only fill the memory."""
+    waiting: deque[tuple[Clip, Future[Tensor | None]]] = deque()
+    for clip in clips:
+        waiting.append((clip, readers.submit(_read, clip, settings, report)))
+        if len(waiting) > count:
+            first, frames = waiting.popleft()
+            yield first, frames.result()
+    for first, frames in waiting:
+        yield first, frames.result()
+
+
+def _lacks(cache: LatentCache, clip: Clip, report: ClipReport) -> bool:
+    """Whether the clip has to be encoded; one that cannot be read is reported."""
+    try:
+        return clip not in cache
+    except ClipError as error:
+        report.add(clip.name, error.kind, str(error))
+        return False
 
 
 def _read(clip: Clip, settings: ClipSettings, report: ClipReport) -> Tensor | None:

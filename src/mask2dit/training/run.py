@@ -1,5 +1,6 @@
 """From a recipe to the training that it describes."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -34,6 +35,8 @@ def fill_cache(recipe: Recipe, run: Path, screen: Screen) -> Path:
     """`--precompute`: encode the recipe's data once."""
     if not isinstance(recipe, DiffusionRecipe):
         raise InputError(f"--precompute: got a recipe of kind {recipe.kind}, expected diffusion; leave it out")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("--precompute: got several processes, expected one, which fills the cache for all; start it without torchrun")
     from mask2dit.training.precompute import precompute
 
     return precompute(recipe, run, best_device(), screen)

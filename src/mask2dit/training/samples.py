@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, Mask2DiTError
 from mask2dit.training.config import DiffusionRecipe
 from mask2dit.training.data.report import ClipReport
 from mask2dit.training.data.scenes import Clip, ClipError, ClipSettings, SceneSource
@@ -67,8 +67,7 @@ class Samples(Dataset[Sample]):
             rng = random.Random(f"pick/{self.recipe.seed}/{number}/{attempt}")
             picks = self._pick(number, attempt, rng)
             clips = [self.source.groups[group][scene] for group, scene in picks]
-            if any(self.report.is_bad(clip.name) for clip in clips):
-                continue
+            # Tried whatever the report knows: a half-damaged file has good windows, and which sample came first must not matter.
             try:
                 return self._read(number, picks, clips, rng)
             except ClipError as error:
@@ -117,6 +116,19 @@ class Samples(Dataset[Sample]):
         except ClipError as error:
             self.report.add(clip.name, error.kind, str(error))
             raise
+
+
+class Guarded(Dataset[Sample | Mask2DiTError]):
+    """The samples, with our own errors as values: data workers would wrap them in a traceback."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __getitem__(self, number: int) -> Sample | Mask2DiTError:
+        try:
+            return self._samples[number]
+        except Mask2DiTError as error:
+            return error
 
 
 @lru_cache(maxsize=2)

@@ -18,11 +18,11 @@ class Screen(Protocol):
 
 
 class Progress:
-    """Counts what the steps say between two lines, and measures the speed since the start or the restart."""
+    """Counts what the steps say between two lines, and the speed since the last one."""
 
     def __init__(self, recipe: DiffusionRecipe, first_step: int, screen: Screen) -> None:
-        self._recipe, self._first, self._screen = recipe, first_step, screen
-        self._began = self._shown = time.monotonic()
+        self._recipe, self._screen = recipe, screen
+        self._shown = time.monotonic()
         self._losses: list[float] = []
         self._waited = 0.0
         if first_step:
@@ -36,10 +36,9 @@ class Progress:
         if step % recipe.log_every_steps and step != recipe.num_steps:
             return
         now = time.monotonic()
-        done, spent = step - self._first, now - self._began
         speed = len(self._losses) * recipe.batch_size / max(now - self._shown, 1e-9)
         waiting = self._waited / max(now - self._shown, 1e-9)
-        left = spent / done * (recipe.num_steps - step)
+        left = (recipe.num_steps - step) * recipe.batch_size / speed
         self._screen.live(
             f"step {step}/{recipe.num_steps}  loss {sum(self._losses) / len(self._losses):.4f}  {speed:.3g} samples/s  "
             f"{waiting:.0%} waiting for data  {_duration(left)} left"

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def open_source(recipe: DiffusionRecipe) -> SceneSource:
             return read_shards(data.shards)
 
 
-def usable_windows(recipe: DiffusionRecipe, source: SceneSource, report: ClipReport, report_is_complete: bool) -> list[SceneRun]:
+def usable_windows(recipe: DiffusionRecipe, source: SceneSource, report: ClipReport, *, report_is_complete: bool) -> list[SceneRun]:
     """Runs of consecutive scenes that can be trained on; InputError, with the counts, where they are too few.
 
     report_is_complete: every clip has been read before (for a cache), and those that failed are left out. Otherwise what fails on the way
@@ -49,12 +50,18 @@ def settings_of(video: VideoConfig) -> ClipSettings:
     return ClipSettings(height=video.height, width=video.width, num_frames=video.num_frames, fps=video.fps)
 
 
+def bad_clips_file(recipe: DiffusionRecipe, device: int = 0) -> str:
+    """The name of the account of bad clips: one per list of clips, since lists may share a cache, and per device that finds some."""
+    digest = sha256(recipe.data.model_dump_json().encode()).hexdigest()[:8]
+    return f"bad_clips-{digest}{f'.{device}' if device else ''}.jsonl"
+
+
 def caches_captions(recipe: DiffusionRecipe, source: SceneSource) -> bool:
     """Whether captions can be encoded once: not where they are drawn anew, nor where their encoder learns."""
     return source.fixed_captions and not recipe.train_text_encoder
 
 
-def open_cache(recipe: DiffusionRecipe, source: SceneSource, start: Path, video: VideoConfig) -> LatentCache | None:
+def open_cache(recipe: DiffusionRecipe, source: SceneSource, start: Path, video: VideoConfig, create: bool = False) -> LatentCache | None:
     """The cache of the recipe, if it has one; InputError if it was made with another model or other settings."""
     if recipe.latent_cache is None:
         return None
@@ -62,7 +69,7 @@ def open_cache(recipe: DiffusionRecipe, source: SceneSource, start: Path, video:
     made_with: dict[str, Any] = {"format": 1, "vae": encoder_digest(start), "video": video.model_dump()}
     if captions:
         made_with["text_encoder"] = text_digest(start)
-    return LatentCache(Path(recipe.latent_cache), made_with, captions)
+    return LatentCache(Path(recipe.latent_cache), made_with, captions, create)
 
 
 def check_cache(cache: LatentCache, source: SceneSource, windows: Sequence[tuple[int, int, int]]) -> None:

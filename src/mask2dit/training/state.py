@@ -1,6 +1,6 @@
 """Moving averages, the learning rate, and the state file of the small single-process trainings (autoencoder, text encoder, judge)."""
 
-import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from mask2dit.errors import InputError
+from mask2dit.video_files import written_aside
 
 
 class EMA:
@@ -56,22 +59,28 @@ class StateFile:
             "ema": ema.shadow,
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         }
-        aside = self.path / "state.pt.part"
-        torch.save(state, aside)
-        os.replace(aside, self.path / "state.pt")
+        with written_aside(self.path / "state.pt") as part:
+            try:
+                torch.save(state, part)
+            except RuntimeError as error:  # torch's writer hides what the system said
+                raise OSError(" ".join(str(error).split())[:120]) from error
 
     def resume(self, modules: Mapping[str, nn.Module], ema: EMA, optimizers: list[torch.optim.Optimizer]) -> int:
         """Load the state if there is one; the number of finished steps."""
         if not (self.path / "state.pt").exists():
             return 0
-        state: dict[str, Any] = torch.load(self.path / "state.pt", weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(state["modules"][name])
-        for key, value in state["ema"].items():
-            ema.shadow[key].copy_(value)
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        return int(state["step"])
+        try:
+            state: dict[str, Any] = torch.load(self.path / "state.pt", weights_only=True)
+            for name, module in modules.items():
+                module.load_state_dict(state["modules"][name])
+            for key, value in state["ema"].items():
+                ema.shadow[key].copy_(value)
+            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            return int(state["step"])
+        except (RuntimeError, KeyError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"{self.path}: holds the state of another run, or a damaged one ({reason}); choose another --output") from None
 
 
 def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay: float) -> float:

@@ -35,3 +35,9 @@ class StopRequest:
     def _note(self, number: int, _: FrameType | None) -> None:
         self.signal = number
         signal.signal(number, self._before[number])
+
+
+def leave_signals(_: int) -> None:
+    """For data workers: a signal to the whole group of processes is the main one's to answer."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -16,6 +16,7 @@ from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.storyboard import Storyboard
 from mask2dit.training.config import DiffusionRecipe, PlayhouseData
 from mask2dit.training.draws import generator_for
+from mask2dit.training.parallel import reshard
 from mask2dit.training.screen import Screen
 from mask2dit.video_files import written_aside
 
@@ -60,15 +61,14 @@ class Validation:
         pipeline = self._pipeline(transformer, text_encoder)
         steps = self.recipe.validation.num_inference_steps if self.recipe.validation is not None else None
         rows, films = [], []
-        transformer.eval()
-        try:
-            for number, board in enumerate(self.boards):
-                generators = [generator_for(self.recipe.seed, number, scene) for scene in range(len(board.captions))]
+        device = self.accelerator.device.type
+        for number, board in enumerate(self.boards):
+            generators = [generator_for(self.recipe.seed, number, scene) for scene in range(len(board.captions))]
+            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
                 scenes = pipeline(board.captions, generator=generators, num_inference_steps=steps, output_type="np").scenes
-                films.append(scenes)
-                rows += [SheetRow(_pictures(frames), caption, board.name) for frames, caption in zip(scenes, board.captions, strict=True)]
-        finally:
-            transformer.train()
+            films.append(scenes)
+            rows += [SheetRow(_pictures(frames), caption, board.name) for frames, caption in zip(scenes, board.captions, strict=True)]
+        reshard(transformer)
         if not self.accelerator.is_main_process:
             return {}
         shares = self._judged(films)
@@ -107,6 +107,8 @@ class Validation:
             return {}
         right: dict[str, list[bool]] = {}
         for board, scenes in zip(self.boards, films, strict=True):
+            if board.truth is None:
+                continue
             for stage, reading in zip(board.truth.stages, judge.read(scenes), strict=False):
                 role, read = stage.roles[0], reading.main
                 actor = board.truth.actors[role.actor]

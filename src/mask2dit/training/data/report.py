@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from mask2dit.errors import OutputError
@@ -51,6 +52,12 @@ class ClipReport:
         """One line for people."""
         clips = sum(kind != "short group" for kind in self._kinds.values())
         return f"skipped {clips or 'none'} of {self.num_clips} clips" + (f": {self.counted()}" if self._kinds else "")
+
+    def take_in(self, paths: Iterable[Path]) -> ClipReport:
+        """Know also what others have written: data workers to the same file, other devices to theirs."""
+        for path in paths:
+            self._reread(path)
+        return self
 
     def _reread(self, path: Path) -> None:
         try:

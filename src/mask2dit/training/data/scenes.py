@@ -160,8 +160,8 @@ def usable(
     """Check every clip, and give the longest runs of good ones, in order.
 
     A bad clip splits its group; so does what the report knows as bad, if `report_is_complete`. With `needs_groups` a run must have
-    `num_scenes` clips to count, and `min_groups` such runs are needed; without, any `num_scenes` good clips are enough. Raises
-    InputError, with the counts, when there are fewer.
+    `num_scenes` clips to count, and `min_groups` such runs are needed; without, that many good clips, and at least
+    `num_scenes`. Raises InputError, with the counts, when there are fewer.
     """
     report.num_clips = sum(len(group) for group in source.groups)
     runs = [run for group in range(len(source.groups)) for run in _good_runs(source, group, report, report_is_complete)]
@@ -173,8 +173,8 @@ def usable(
         if len(runs) < min_groups:
             got = f"{len(runs)} usable runs of {num_scenes} scenes in {len(source.groups)} groups"
             raise _too_few(source, got, min_groups, report)
-    elif (good := sum(run.num_scenes for run in runs)) < num_scenes:
-        raise _too_few(source, f"{good} usable of {report.num_clips} clips", num_scenes, report)
+    elif (good := sum(run.num_scenes for run in runs)) < (least := max(num_scenes, min_groups)):
+        raise _too_few(source, f"{good} usable of {report.num_clips} clips", least, report)
     return runs
 
 
