@@ -108,3 +108,21 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(model: Path, tmp_path
     assert result.exit_code == 1 and "earlier ones are whole" in result.output
     run(*command, "num_steps=3")
     assert len(losses(tmp_path / "run")) == 3
+
+
+def test_the_built_in_model_is_made_by_its_recipes_one_after_another(tmp_path: Path) -> None:
+    """What `make playhouse` runs, with a step or two each."""
+    folder, stories = RECIPES / "playhouse-a", "data.num_stories=2"
+    vae = ["num_stories=1", "num_steps=2", "image_steps=1", "batch_size=1", "image_batch_size=1", "full_size_steps=1"]
+    run(folder / "vae.yaml", "--output", tmp_path / "vae", *vae, "full_size_batch_size=1", "channels=[4, 4, 4]", "norm_num_groups=2")
+    run(folder / "text.yaml", "--output", tmp_path / "text", "num_steps=2", "batch_size=2")
+    small = [stories, "num_steps=2", "batch_size=2", "compile=false", "validation.every_steps=2", "validation.num_stories=1"]
+    small.append("validation.num_inference_steps=1")
+    base = ["transformer={num_attention_heads: 1, attention_head_dim: 16, num_layers: 1, time_embed_dim: 8, patch_size: 4}"]
+    run(folder / "base.yaml", "--output", tmp_path / "base", *small, *base, "--precompute")
+    for stage in ("base", "pretrain", "sft"):
+        told = run(folder / f"{stage}.yaml", "--output", tmp_path / stage, *small, *(base if stage == "base" else []))
+        assert "step 2/2" in told and "judge: species" in told
+        assert (tmp_path / stage / "samples" / "step-000002.png").is_file()
+    pipeline = load_pipeline(tmp_path / "sft" / "model")
+    assert pipeline.values.known_sets == "any" and pipeline.values.window == 3 and pipeline.values.height == 64
