@@ -19,7 +19,7 @@ from mask2dit.playhouse.facts import (
 from mask2dit.playhouse.judge import Judge, load_judge
 from mask2dit.training import judge as training
 from mask2dit.training.config import JudgeRecipe, read_recipe
-from mask2dit.training.state import generator_for
+from mask2dit.training.draws import generator_for
 
 CPU = torch.device("cpu")
 RECIPE = JudgeRecipe(
