@@ -1,7 +1,10 @@
 """What every test may use: a tiny model folder, made once."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start, as `one_thread` is for this one
 
 import pytest
 import torch

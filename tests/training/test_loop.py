@@ -99,7 +99,7 @@ def test_training_brings_the_loss_down(model: Path, tmp_path: Path) -> None:
     assert sum(found[-10:]) < 0.8 * sum(found[:10])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(model: Path, tmp_path: Path, number: int) -> None:
     wanted = recipe(model, num_steps=5, decay=0.5)
     whole = loop.train_diffusion(wanted, tmp_path / "whole", Paper())

@@ -27,6 +27,7 @@ def test_an_autoencoder_is_trained_measured_and_written(tmp_path: Path) -> None:
     assert (folder / "config.json").is_file() and "dB" in lines[-1]
 
 
+@pytest.mark.slow
 def test_an_autoencoder_that_was_stopped_goes_on_as_if_it_never_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = VAERecipe(**(SMALL_VAE | {"num_steps": 3, "save_every_minutes": 0.0}))
     vae.train_vae(recipe, tmp_path / "whole", CPU, quiet)

@@ -110,6 +110,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(model: Path, tmp_path
     assert len(losses(tmp_path / "run")) == 3
 
 
+@pytest.mark.slow
 def test_the_built_in_model_is_made_by_its_recipes_one_after_another(tmp_path: Path) -> None:
     """What `make playhouse` runs, with a step or two each."""
     folder, stories = RECIPES / "playhouse-a", "data.num_stories=2"
