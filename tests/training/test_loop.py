@@ -127,6 +127,17 @@ def test_a_longer_run_goes_on_from_a_finished_one(model: Path, tmp_path: Path) -
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+def test_averages_are_what_is_exported(model: Path, tmp_path: Path) -> None:
+    made = {
+        decay: weights(
+            loop.train_diffusion(recipe(model, learning_rate=1e-2, ema_decay=decay, export_dtype="float32"), tmp_path / str(decay), Paper())
+        )
+        for decay in (None, 0.0, 0.9)
+    }
+    assert all(torch.equal(value, made[0.0][key]) for key, value in made[None].items()), "an average of the last step alone"
+    assert all(not torch.equal(value, made[0.9][key]) for key, value in made[None].items() if value.ndim > 1)
+
+
 def test_micro_batches_change_nothing_but_rounding(model: Path, tmp_path: Path) -> None:
     for micro in (None, 1, 3):
         loop.train_diffusion(recipe(model, micro_batch_size=micro), tmp_path / str(micro), Paper())

@@ -115,5 +115,5 @@ def whole_state(module: nn.Module, keep: bool) -> dict[str, Tensor]:
         plain = value.detach()
         whole = plain.full_tensor() if isinstance(plain, DTensor) else plain
         if keep:
-            state[key] = whole.cpu()
+            state[key] = whole.to("cpu", copy=True)  # the weights themselves may change before this is written
     return state
