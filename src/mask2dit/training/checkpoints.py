@@ -51,7 +51,7 @@ class RunFolder:
     def _check_recipe(self, recipe: DiffusionRecipe) -> None:
         note = self.path / "recipe.yaml"
         if not note.exists():
-            if (self.path / "state.pt").exists() or (self.path / "vae").exists():
+            if (self.path / "state.pt").exists():
                 raise InputError(f"{self.path}: holds another run, expected an empty folder; choose another with --output")
             return
         try:

@@ -238,7 +238,7 @@ _ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discrimin
 
 
 FREE_KEYS = frozenset(
-    {"num_steps", "latent_cache", "export_dtype", "micro_batch_size", "data_workers", "compile", "gradient_checkpointing", "sharding"}
+    {"num_steps", "export_dtype", "micro_batch_size", "data_workers", "compile", "gradient_checkpointing", "sharding"}
     | {"save_every_steps", "save_every_minutes", "keep_last", "log_every_steps", "log_with", "validation"}
 )
 """What a run may change and still go on: nothing of it is in the weights but how long they learn."""

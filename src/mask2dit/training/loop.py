@@ -42,7 +42,7 @@ from mask2dit.training.parallel import (
 from mask2dit.training.samples import Guarded, Sample, Samples
 from mask2dit.training.screen import Progress, Screen
 from mask2dit.training.sources import bad_clips_file, caches_captions, check_cache, open_cache, open_source, settings_of, usable_windows
-from mask2dit.training.state import EMA, learning_rate_factor
+from mask2dit.training.state import EMA, averaged, learning_rate_factor
 from mask2dit.training.stopping import StopRequest, TrainingStopped, leave_signals
 from mask2dit.training.validation import Validation
 
@@ -71,7 +71,7 @@ def train_diffusion(recipe: DiffusionRecipe, path: Path, screen: Screen) -> Path
             if save or stopped or step + 1 == recipe.num_steps:
                 training.save(step + 1)
                 saved_at = time.monotonic()
-            if training.validation is not None and training.validation.is_due(step + 1) and not stopped:
+            if not stopped:
                 training.validate(step + 1)
             if stopped and step + 1 < recipe.num_steps:
                 accelerator.end_training()
@@ -138,13 +138,8 @@ class Training:
         """The averaged weights of the trained modules, whole, on the CPU. Every device must call it."""
         if uses_zero(self.accelerator):
             return {name: self.accelerator.get_state_dict(module) for name, module in self.wrapped.items()}
-        if self.ema is None:
+        with averaged(self.ema):
             return {name: whole_state(module, self.folder.is_main) for name, module in self.modules.items()}
-        self.ema.swap()
-        try:
-            return {name: whole_state(module, self.folder.is_main) for name, module in self.modules.items()}
-        finally:
-            self.ema.swap()
 
     def save_due(self, step: int, saved_at: float) -> bool:
         recipe = self.recipe
@@ -161,17 +156,13 @@ class Training:
         return total[0], total[1] > 0, total[2] > 0
 
     def validate(self, step: int) -> None:
-        if self.validation is None:
+        """Film the validation storyboards with the averaged weights, where that is due."""
+        if self.validation is None or not self.validation.is_due(step):
             return
-        if self.ema is not None:
-            self.ema.swap()
-        try:
+        with averaged(self.ema):
             values = self.validation.film(self.modules["transformer"], self.modules.get("text_encoder"), step)
-            if values:
-                self.accelerator.log(values, step=step)
-        finally:
-            if self.ema is not None:
-                self.ema.swap()
+        if values:
+            self.accelerator.log(values, step=step)
 
 
 def start_accelerator(recipe: DiffusionRecipe, path: Path) -> Accelerator:

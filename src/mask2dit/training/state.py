@@ -1,7 +1,8 @@
 """Moving averages, the learning rate, and the state file of the small single-process trainings (autoencoder, text encoder, judge)."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ class EMA:
             held = parameter.detach().clone()
             parameter.copy_(self.shadow[key])
             self.shadow[key] = held
+
+
+@contextmanager
+def averaged(ema: EMA | None) -> Iterator[None]:
+    """Within it, the parameters are their averages; without one, they are as they are."""
+    if ema is not None:
+        ema.swap()
+    try:
+        yield
+    finally:
+        if ema is not None:
+            ema.swap()
 
 
 def _local(tensor: Tensor) -> Tensor:
