@@ -19,3 +19,8 @@ class ModelError(Mask2DiTError, ValueError):
 
 class OutputError(Mask2DiTError, OSError):
     """A result cannot be written; what was finished stays where it is."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What another library's error says, in one line of at most `limit` characters."""
+    return " ".join(str(error).split())[:limit]

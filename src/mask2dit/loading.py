@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from safetensors import SafetensorError
 
-from mask2dit.errors import ModelError
+from mask2dit.errors import ModelError, one_line
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
@@ -53,7 +53,7 @@ def load_pipeline(
         transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", **options)
         pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as a model folder: {_one_line(error)}") from error
+        raise ModelError(f"{folder}: cannot be loaded as a model folder: {one_line(error, 300)}") from error
     _check_fit(folder, pipeline)
     if plan is not None:
         pipeline.transformer.set_attention_plan(plan)
@@ -71,7 +71,7 @@ def _load_lora(pipeline: Mask2DiTPipeline, path: Path) -> None:
     try:
         pipeline.load_lora_weights(file.parent, weight_name=file.name)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{file}: these adapters do not fit this model: {_one_line(error)}") from error
+        raise ModelError(f"{file}: these adapters do not fit this model: {one_line(error, 300)}") from error
     stored = {key for key in _header(file) if ".lora_A." in key or ".lora_B." in key}
     taken = {key for key in pipeline.transformer.state_dict() if ".lora_A." in key or ".lora_B." in key}
     if not stored or len(stored) != len(taken):
@@ -102,7 +102,7 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
                 return transformers.T5EncoderModel.from_pretrained(path, dtype=dtype, use_safetensors=True).eval()
         return NETWORKS[name].from_pretrained(path, torch_dtype=dtype, use_safetensors=True).eval()
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{path}: cannot be loaded: {_one_line(error)}") from error
+        raise ModelError(f"{path}: cannot be loaded: {one_line(error, 300)}") from error
 
 
 def load_config(folder: Path, name: str) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _expected_shapes(folder: Path, cls: type[Any] | None) -> dict[str, tuple[int
                 known = {key: value for key, value in config.items() if not key.startswith("_")}
                 model = cls.from_config(known)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{folder / 'config.json'}: {_one_line(error)}") from error
+        raise ModelError(f"{folder / 'config.json'}: {one_line(error, 300)}") from error
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
@@ -198,7 +198,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
         return {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
     except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ModelError(f"{path}: damaged or cut short ({_one_line(error)}); copy the model again") from None
+        raise ModelError(f"{path}: damaged or cut short ({one_line(error, 300)}); copy the model again") from None
 
 
 def _read_index(folder: Path) -> dict[str, str]:
@@ -227,7 +227,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file, expected it in a diffusers model folder; check the folder") from None
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({_one_line(error)}); copy the model again") from None
+        raise ModelError(f"{path}: cannot be read as JSON ({one_line(error, 300)}); copy the model again") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path}: got a {type(values).__name__}, expected a JSON object; copy the model again")
     return values
@@ -240,7 +240,3 @@ def _some(keys: list[str]) -> str:
         if len(keys) > 2
         else f"tensor{'s' if len(keys) > 1 else ''} {shown} {'are' if len(keys) > 1 else 'is'}"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

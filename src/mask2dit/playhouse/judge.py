@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mask2dit.errors import InputError, ModelError, OutputError
+from mask2dit.errors import InputError, ModelError, OutputError, one_line
 from mask2dit.playhouse import facts
 from mask2dit.playhouse.facts import SPECIES
 from mask2dit.playhouse.staging import RoleVisibility
@@ -202,13 +202,13 @@ def load_judge(folder: Path | None = None) -> Judge:
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: no judge here ({Path(str(error.filename or folder)).name} is missing); copy it again") from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the judge is damaged ({' '.join(str(error).split())[:200]}); copy it again") from None
+        raise ModelError(f"{folder}: the judge is damaged ({one_line(error)}); copy it again") from None
     try:
         judge = Judge(config["level"], tuple(config["channels"]))
         judge.load_state_dict(weights)
         judge.accuracy, judge.training_record = dict(config["accuracy"]), dict(config["training"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        what = " ".join(str(error).split())[:200]
+        what = one_line(error)
         raise ModelError(f"{folder}: the judge's weights do not fit its config.json ({what}); copy both again") from None
     return judge.float().eval()
 

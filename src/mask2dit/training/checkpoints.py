@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
 from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
 
-from mask2dit.errors import InputError, OutputError
+from mask2dit.errors import InputError, OutputError, one_line
 from mask2dit.training.config import FREE_KEYS, DiffusionRecipe
 from mask2dit.training.state import EMA
 from mask2dit.video_files import written_aside
@@ -203,4 +203,4 @@ def _short(value: Any) -> str:
 def _reason(error: BaseException) -> str:
     failures = list(error.failures.values()) if isinstance(error, CheckpointException) else []
     first = failures[0][0] if failures else error
-    return " ".join(str(getattr(first, "strerror", None) or first).split())[:200]
+    return getattr(first, "strerror", None) or one_line(first)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, one_line
 
 
 class _Strict(BaseModel):
@@ -254,7 +254,7 @@ def read_recipe(path: Path, changes: list[str], runs: Path) -> Recipe:
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file, expected a recipe; see recipes/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: cannot be read as YAML: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: got no keys, expected a recipe; see recipes/")
     for change in changes:

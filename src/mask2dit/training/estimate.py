@@ -15,7 +15,7 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
-from mask2dit.errors import InputError, ModelError
+from mask2dit.errors import InputError, ModelError, one_line
 from mask2dit.loading import load_component, load_config
 from mask2dit.plans import AttentionGroup, get_plan
 from mask2dit.scene_layout import SceneLayout
@@ -238,7 +238,7 @@ def _from_config(build: Callable[[dict[str, Any]], Any], folder: Path, name: str
     try:
         return build(config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{folder / name / 'config.json'}: {' '.join(str(error).split())[:200]}; check the model folder") from error
+        raise ModelError(f"{folder / name / 'config.json'}: {one_line(error)}; check the model folder") from error
 
 
 def arithmetic_of(recipe: DiffusionRecipe, num_devices: int, sharding: str) -> Arithmetic:

@@ -18,7 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mask2dit.errors import InputError, Mask2DiTError
+from mask2dit.errors import InputError, Mask2DiTError, one_line
 from mask2dit.loading import load_component, load_config
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.checkpoints import RunFolder, StepLog, load_tensors, save_tensors, state_of
@@ -255,7 +255,7 @@ def check_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda tensor: tensor * 2 + 1)(torch.ones(8, device=device))
     except Exception as error:  # whatever is missing, every back end says it in its own way
-        raise InputError(f"compile: does not work here ({' '.join(str(error).split())[:160]}); set compile=false") from None
+        raise InputError(f"compile: does not work here ({one_line(error)}); set compile=false") from None
 
 
 def open_report(recipe: DiffusionRecipe, folder: RunFolder, cache: LatentCache | None, accelerator: Accelerator) -> ClipReport:

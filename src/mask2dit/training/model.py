@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
 from torch import Tensor
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, one_line
 from mask2dit.loading import NETWORKS, check_model_folder, load_component, load_config, load_values
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.playhouse.facts import LEVELS
@@ -173,7 +173,7 @@ def add_lora(transformer: Mask2DiTTransformer3DModel, lora: LoRAConfig, seed: in
     try:
         transformer.add_adapter(peft_config(lora))
     except ValueError as error:
-        raise InputError(f"lora.target_modules: got {lora.target_modules}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"lora.target_modules: got {lora.target_modules}: {one_line(error)}") from None
     for parameter in transformer.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, one_line
 from mask2dit.video_files import written_aside
 
 
@@ -76,7 +76,7 @@ class StateFile:
             try:
                 torch.save(state, part)
             except RuntimeError as error:  # torch's writer hides what the system said
-                raise OSError(" ".join(str(error).split())[:120]) from error
+                raise OSError(one_line(error)) from error
 
     def resume(self, modules: Mapping[str, nn.Module], ema: EMA, optimizers: list[torch.optim.Optimizer]) -> int:
         """Load the state if there is one; the number of finished steps."""
@@ -92,8 +92,9 @@ class StateFile:
                 optimizer.load_state_dict(saved)
             return int(state["step"])
         except (RuntimeError, KeyError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(f"{self.path}: holds the state of another run, or a damaged one ({reason}); choose another --output") from None
+            raise InputError(
+                f"{self.path}: holds the state of another run, or a damaged one ({one_line(error)}); choose another --output"
+            ) from None
 
 
 def learning_rate_factor(step: int, num_steps: int, warmup_steps: int, decay: float) -> float:
