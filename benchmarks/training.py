@@ -38,7 +38,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from mask2dit.cli.quiet import quieten_libraries
 from mask2dit.errors import Mask2DiTError, ModelError
-from mask2dit.loading import builtin_model, check_model_folder
+from mask2dit.loading import builtin_model
+from mask2dit.model_folder import check_model_folder
 from mask2dit.training import loop
 from mask2dit.training.checkpoints import RunFolder
 from mask2dit.training.config import DiffusionRecipe, read_recipe

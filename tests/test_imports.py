@@ -11,10 +11,12 @@ PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
     {"errors"},
     {"storyboard", "scene_layout", "video_shape"},
-    {"plans", "rope", "modulation", "_diffusers_private"},
+    {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},
     {"attention"},
     {"transformer", "text", "latents", "film_request"},
+    {"memory"},
     {"pipeline", "film", "video_files", "cuts"},
+    {"model_folder", "hub"},
     {"loading"},
     {"extractors", "playhouse"},
     {"production", "training", "curation", "evaluation"},

@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import CogVideoXDPMScheduler
+from diffusers import CogVideoXDPMScheduler, CogVideoXPipeline, CogVideoXTransformer3DModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+import mask2dit.loading
 import tiny
 from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel, load_pipeline
 from mask2dit.errors import InputError, ModelError
 from mask2dit.loading import builtin_model
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+PROJECTION = "patch_embed.proj.weight"
 CAPTIONS = ["a red fox walks", "the fox jumps"]
 
 
@@ -75,6 +79,16 @@ def test_the_released_layout_loads(folder: Path) -> None:
     assert pipeline.transformer.config.attention_plan == "symmetric"
 
 
+def test_cogvideox_2b_loads(folder: Path) -> None:
+    """Its positions are sinusoidal; they are in no file."""
+    rotary = film(load_pipeline(folder))
+    write(folder / "model_index.json", transformer=["diffusers", "CogVideoXTransformer3DModel"])
+    write(folder / "transformer/config.json", use_rotary_positional_embeddings=False)
+    pipeline = load_pipeline(folder)
+    assert pipeline.transformer.rotary_table(3, (2, 3)) is None
+    assert film(pipeline).isfinite().all() and not torch.equal(film(pipeline), rotary)
+
+
 @pytest.mark.parametrize("absent", [..., [None, None]])
 def test_a_folder_may_lack_its_text_side(folder: Path, absent: Any) -> None:
     write(folder / "model_index.json", tokenizer=absent, text_encoder=absent)
@@ -104,6 +118,64 @@ def test_weights_in_half_precision_are_computed_in_float32(folder: Path) -> None
 def test_the_dpm_scheduler_loads(folder: Path) -> None:
     write(folder / "model_index.json", scheduler=["diffusers", "CogVideoXDPMScheduler"])
     assert isinstance(load_pipeline(folder).scheduler, CogVideoXDPMScheduler)
+
+
+def test_an_inp_checkpoint_loads_when_it_is_asked_for(folder: Path) -> None:
+    """What it reads beside the latents is cut away; all other weights are what they were."""
+    expected = film(load_pipeline(folder))
+    of_weights(lambda tensors: tensors.update({PROJECTION: torch.cat([tensors[PROJECTION], torch.ones(32, 5, 2, 2)], dim=1)}))(folder)
+    write(folder / "transformer/config.json", in_channels=9)
+    refused(folder, "in_channels: got 9 with out_channels 4 .* or --inp")
+    assert torch.equal(film(load_pipeline(folder, inp=True)), expected)
+    (folder / WEIGHTS).rename(folder / "transformer/other.safetensors")
+    with pytest.raises(ModelError, match=r"expected diffusion_pytorch_model.safetensors"):
+        load_pipeline(folder, inp=True)
+
+
+def test_inp_of_a_model_that_is_none(model_folder: Path) -> None:
+    with pytest.raises(ModelError, match="has no input channels beside the latents' 4; leave out --inp"):
+        load_pipeline(model_folder, inp=True)
+
+
+def test_large_models_are_computed_as_they_are_stored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_weights(lambda tensors: tensors.update({key: value.bfloat16() for key, value in tensors.items()}))(folder)
+    monkeypatch.setattr(mask2dit.loading, "LARGE_MODEL", 1000)
+    assert load_pipeline(folder).transformer.dtype == torch.bfloat16
+    assert load_pipeline(folder, dtype=torch.float32).transformer.dtype == torch.float32
+
+
+def test_published_single_scene_weights_say_so(folder: Path) -> None:
+    published = folder.rename(folder.with_name("CogVideoX-5b"))
+    assert load_pipeline(published).values.window == 3  # it says so itself
+    write(published / "model_index.json", window=...)
+    pipeline = load_pipeline(published)
+    assert pipeline.values.window == 1
+    with pytest.warns(UserWarning, match="2 scenes are more than the 1 that this model was trained on at once"):
+        film(pipeline)
+
+
+def test_adapters_of_single_scene_cogvideox_load(model_folder: Path, tmp_path: Path) -> None:
+    """A file that diffusers' own pipeline wrote for the stock transformer changes ours as it changes the stock one."""
+    stock = CogVideoXTransformer3DModel.from_config(
+        {**tiny.TRANSFORMER_CONFIG, "max_text_seq_length": 64, "use_rotary_positional_embeddings": True}
+    )
+    stock.load_state_dict(tiny.pipeline().transformer.state_dict())
+    stock.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]))
+    tiny.randomise(torch.nn.ModuleList(each for name, each in stock.named_modules() if "lora_" in name and hasattr(each, "in_features")), 3)
+    CogVideoXPipeline.save_lora_weights(tmp_path, transformer_lora_layers=get_peft_model_state_dict(stock))
+    ours = load_pipeline(model_folder, lora=tmp_path).transformer
+    inputs = tiny.inputs(ours, (64,), (3,), batch=1)
+    layout = inputs.pop("layout")
+    with torch.no_grad():
+        expected = stock.eval()(
+            inputs["hidden_states"],
+            inputs["encoder_hidden_states"],
+            inputs["timestep"][:, 0],
+            image_rotary_emb=ours.rotary_table(3, (2, 3)),
+            return_dict=False,
+        )[0]
+        torch.testing.assert_close(ours(**inputs, layout=layout).sample, expected, rtol=0, atol=1e-5)
+        assert not torch.allclose(load_pipeline(model_folder).transformer(**inputs, layout=layout).sample, expected, atol=1e-2)
 
 
 def test_the_name_of_the_folder_means_nothing(folder: Path) -> None:
@@ -160,11 +232,37 @@ def of_another_text(folder: Path) -> None:
     tiny.transformer(text_embed_dim=24).save_pretrained(folder / "transformer")
 
 
+def in_shards(folder: Path) -> Path:
+    """Split the transformer's file; returns its index."""
+    (folder / WEIGHTS).unlink()
+    tiny.pipeline().transformer.save_pretrained(folder / "transformer", max_shard_size="50KB")
+    return folder / "transformer/diffusion_pytorch_model.safetensors.index.json"
+
+
+def without_a_shard(folder: Path) -> None:
+    index = in_shards(folder)
+    sorted(index.parent.glob("*.safetensors"))[1].unlink()
+
+
+def of_shard_index(change: Callable[[dict[str, str]], Any]) -> Callable[[Path], Any]:
+    def spoil(folder: Path) -> None:
+        index = in_shards(folder)
+        values = json.loads(index.read_text())
+        change(values["weight_map"])
+        index.write_text(json.dumps(values))
+
+    return spoil
+
+
+def elsewhere(shards: dict[str, str]) -> None:
+    shards["proj_out.weight"] = next(file for file in shards.values() if file != shards["proj_out.weight"])
+
+
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "model_index.json: no such file, expected it in a diffusers model"),
     "index of random bytes": (
         lambda folder: (folder / "model_index.json").write_bytes(bytes(range(256))),
-        r"model_index.json: cannot be read as JSON \(.*\); copy the model again",
+        r"model_index.json: cannot be read as JSON \(.*\); fetch the model again",
     ),
     "index is a list": (lambda folder: (folder / "model_index.json").write_text("[]"), "model_index.json: got a list, expected a JSON obj"),
     "no transformer": (lambda folder: shutil.rmtree(folder / "transformer"), "component transformer is missing, expected a folder of that"),
@@ -185,14 +283,17 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no configuration": (lambda folder: (folder / "transformer/config.json").unlink(), "config.json: no such file"),
     "configuration of nonsense": (of_config("transformer/config.json", num_layers="x"), "config.json: 'str' object"),
     "unknown plan": (of_config("transformer/config.json", attention_plan="x"), "config.json: plan: got 'x', expected one of"),
-    "2B": (of_config("transformer/config.json", use_rotary_positional_embeddings=False), "config.json: use_rotary_.*CogVideoX-2b"),
+    "learned positions": (
+        of_config("transformer/config.json", use_learned_positional_embeddings=True),
+        "config.json: use_learned_positional_embeddings: got true .*CogVideoX-5b-I2V",
+    ),
     "InP": (
         of_config("transformer/config.json", in_channels=33),
-        "config.json: in_channels: got 33 with out_channels 4 .*CogVideoX-Fun InP",
+        "config.json: in_channels: got 33 with out_channels 4 .*CogVideoX-Fun InP.*--inp",
     ),
     "missing tensor": (
         of_weights(lambda tensors: tensors.pop("proj_out.weight")),
-        "transformer: tensor proj_out.weight is missing, expected 88 tensors as in config.json; copy the model again",
+        "transformer: tensor proj_out.weight is missing, expected 88 tensors as in config.json; fetch the model again",
     ),
     "two missing": (
         of_weights(lambda tensors: [tensors.pop(f"proj_out.{name}") for name in ("weight", "bias")]),
@@ -221,7 +322,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "cut in the tensors": (
         lambda folder: shorten(folder, 0.5),
-        r"safetensors: damaged or cut short \(148.* bytes, expected 296.*\); copy the",
+        r"safetensors: damaged or cut short \(148.* bytes, expected 296.*\); fetch the",
     ),
     "cut in the header": (lambda folder: shorten(folder, 0.01), "damaged or cut short"),
     "empty file": (lambda folder: shorten(folder, 0), "damaged or cut short"),
@@ -230,8 +331,41 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "header is a list": (spoil_header(b"[]"), "damaged or cut short"),
     "header without offsets": (spoil_header(b'{"a": 1}'), "damaged or cut short"),
     "header without shape": (spoil_header(b'{"a": {"data_offsets": [0, 0]}}'), "damaged or cut short"),
-    "weights as .bin": (only_bin, "transformer: got no .safetensors file, expected the weights of a diffusers model folder"),
-    "a pickle beside": (pickle_beside, "no file named diffusion_pytorch_model.safetensors"),
+    "weights as .bin": (
+        only_bin,
+        r"transformer: the weights are pickled \(diffusion_pytorch_model.bin\), which can run code when it is opened, expected",
+    ),
+    "a pickle beside": (
+        pickle_beside,
+        "transformer: got diffusion_pytorch_model.bin, other.safetensors, expected diffusion_pytorch_model.safetensors",
+    ),
+    "a shard missing": (without_a_shard, r"transformer: diffusion_pytorch_model-00002-of-\d+.safetensors of \d+ shards missing, which"),
+    "an index that lies": (
+        of_shard_index(elsewhere),
+        "index.json: says that tensor proj_out.weight is in .*, and it is in .*, expected an",
+    ),
+    "an index with more": (
+        of_shard_index(lambda shards: shards.update(a=shards["proj_out.weight"])),
+        "that tensor a is in .* it is in none",
+    ),
+    "an index with less": (
+        of_shard_index(lambda shards: shards.pop("proj_out.bias")),
+        "proj_out.bias is in no shard, and it is in diffusion",
+    ),
+    "an index of nothing": (
+        of_shard_index(lambda shards: shards.clear()),
+        "index.json: got no weight_map, expected the file of every tensor",
+    ),
+    "shards without index": (
+        lambda folder: in_shards(folder).unlink(),
+        "expected diffusion_pytorch_model.safetensors, or shards with diff",
+    ),
+    "height of nonsense": (of_config("model_index.json", height="tall"), "model_index.json: height is 'tall', expected something like 480"),
+    "window of nonsense": (of_config("model_index.json", window=0), "window is 0, expected something like 3; mend that file"),
+    "guidance of nonsense": (of_config("model_index.json", guidance_scale=[6]), r"guidance_scale is \[6\], expected something like 6.0"),
+    "known sets of nonsense": (of_config("model_index.json", known_sets="some"), "known_sets is 'some', expected something like 'last'"),
+    "heads of nonsense": (of_config("transformer/config.json", num_attention_heads=-2), "transformer/config.json: "),
+    "vae of nonsense": (of_config("vae/config.json", block_out_channels=[]), "vae/config.json: "),
     "transformer of another model": (of_another_model, "the transformer reads 8 latent channels and the vae makes 4, expected the same"),
     "another text width": (of_another_text, "the transformer reads text of width 24 and the text encoder makes 20, expected the same"),
 }

@@ -29,7 +29,7 @@ class GroupedAttnProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         groups: tuple[AttentionGroup, ...],
-        image_rotary_emb: tuple[Tensor, Tensor],
+        image_rotary_emb: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         num_text_tokens = encoder_hidden_states.shape[1]
         joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)  # [B, N, D]
@@ -90,14 +90,16 @@ class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         groups: tuple[AttentionGroup, ...],
-        image_rotary_emb: tuple[Tensor, Tensor],
+        image_rotary_emb: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         """Video [B, ΣV, D] and text [B, ΣL, D] → the same two, attended."""
         return self.processor(self, hidden_states, encoder_hidden_states, groups, image_rotary_emb)
 
 
-def _rotate_video(states: Tensor, image_rotary_emb: tuple[Tensor, Tensor], num_text_tokens: int) -> Tensor:
-    """Rotate the video part of [B, N, h, d]; the table is applied in float32."""
+def _rotate_video(states: Tensor, image_rotary_emb: tuple[Tensor, Tensor] | None, num_text_tokens: int) -> Tensor:
+    """Rotate the video part of [B, N, h, d], if there is a table; it is applied in float32."""
+    if image_rotary_emb is None:
+        return states
     video = apply_rotary_emb(states[:, num_text_tokens:], image_rotary_emb, sequence_dim=1)
     return torch.cat([states[:, :num_text_tokens], video], dim=1)
 

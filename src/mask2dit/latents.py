@@ -11,6 +11,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from mask2dit.framewise import use_framewise_convolutions
+
 Generators = torch.Generator | Sequence[torch.Generator | None] | None
 
 
@@ -20,6 +22,7 @@ def encode_frames(vae: Any, frames: Tensor, device: torch.device) -> Tensor:
 
     device: where the VAE computes, which is not where its weights are while they are offloaded.
     """
+    _prepare(vae, device)
     pixels = frames.to(device, vae.dtype).transpose(0, 1)[None]  # [1, 3, T, Y, X]
     posterior = vae.encode(pixels).latent_dist
     return (posterior.mode()[0] * vae.config.scaling_factor).transpose(0, 1)  # type: ignore[no-any-return]
@@ -28,6 +31,7 @@ def encode_frames(vae: Any, frames: Tensor, device: torch.device) -> Tensor:
 @torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
     """Latents [F, C, H, W] → pixels [T, 3, Y, X] in -1..1, float32 and not clamped. Chunks over time are diffusers'."""
+    _prepare(vae, device)
     num_frames = (len(latents) - 1) * int(vae.config.temporal_compression_ratio) + 1
     if len(latents) % 2 == 0:
         # diffusers' decoder sets the first frame apart only in an odd count: 2 latent frames would become 8 frames and not 5. One more
@@ -35,6 +39,11 @@ def decode_latents(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
         latents = torch.cat([latents, latents[-1:]])
     scaled = latents.to(device, vae.dtype).transpose(0, 1)[None] / vae.config.scaling_factor  # [1, C, F, H, W]
     return vae.decode(scaled).sample[0].transpose(0, 1)[:num_frames].float()  # type: ignore[no-any-return]
+
+
+def _prepare(vae: Any, device: torch.device) -> None:
+    if device.type == "cpu":
+        use_framewise_convolutions(vae)
 
 
 def draw_noise(

@@ -1,34 +1,74 @@
-"""`load_pipeline`: the built-in model, or a model folder in diffusers' layout.
+"""`load_pipeline`: the built-in model, a model folder in diffusers' layout, or a Hub id.
 
-Owns the check that a folder holds exactly the tensors that its configurations ask for: a missing, unknown or mis-shaped tensor is an
-error with one line, never a silently random weight.
+What must be in a folder is model_folder's, downloads are hub's, and what a memory mode means is memory's; here they become a pipeline.
 """
 
-import inspect
-import json
-import struct
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from mask2dit.errors import ModelError, one_line
+from mask2dit.errors import InputError, ModelError, one_line
+from mask2dit.film_request import FilmRequest, resolve_request
+from mask2dit.hub import fetch_lora, fetch_model, is_hub_id
+from mask2dit.memory import Choice, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
+from mask2dit.model_folder import (
+    FIRST_PROJECTION,
+    NETWORKS,
+    build_network,
+    check_fit,
+    check_model_folder,
+    digest_of_text,
+    has_own_values,
+    load_config,
+    model_values,
+    read_header,
+    read_index,
+    stored_dtype,
+    weight_files,
+)
 from mask2dit.pipeline import Mask2DiTPipeline
+from mask2dit.storyboard import Storyboard
+from mask2dit.text import PromptCache, TextSide, check_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
+from mask2dit.video_shape import VideoShape
 
-TRANSFORMER_CLASSES = ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel")
-NETWORKS: dict[str, Any] = {"transformer": Mask2DiTTransformer3DModel, "vae": AutoencoderKLCogVideoX, "text_encoder": None}  # None: T5
-TIED_NAMES = {"encoder.embed_tokens.weight": "shared.weight"}  # T5's token table has two names; a file holds one or both
 LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
-SCHEDULER_CLASSES = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+SINGLE_SCENE = ("cogvideox-2b", "cogvideox-5b")  # published text-to-video weights that have seen one scene at a time
+LARGE_MODEL = 10**9  # bytes of the transformer's weights: above, they are computed in the format that they are stored in
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError)
 
 
 def builtin_model() -> Path:
     """The folder of the model that ships in the package."""
     return Path(str(files("mask2dit") / "weights" / "playhouse"))
+
+
+def find_model(model: str | Path | None, *, revision: str | None = None, offline: bool = False) -> Path:
+    """The folder of a model: None for the built-in one, a folder, or a Hub id, which is downloaded where it is not in the cache.
+
+    revision: a branch, tag or commit of a Hub id. offline: nothing is contacted. Warns of the licence of weights from the Hub.
+    Raises ModelError.
+    """
+    hub_id = str(model) if isinstance(model, str) and is_hub_id(model) and not Path(model).exists() else None
+    if hub_id is None and revision is not None:
+        raise ModelError(f"revision: got {revision!r} with {model or 'the built-in model'}, expected it with a Hub id only; leave it out")
+    if model is None:
+        return builtin_model()
+    if hub_id is None:
+        return Path(model)
+    download = fetch_model(hub_id, revision=revision, offline=offline)
+    warnings.warn(f"{hub_id} at {download.revision[:12]}; licence of these weights: {download.licence}", stacklevel=2)
+    return download.folder
 
 
 def load_pipeline(
@@ -38,52 +78,99 @@ def load_pipeline(
     lora: str | Path | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    memory: MemoryMode | Choice | str | None = None,
+    prompt_cache: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    inp: bool = False,
 ) -> Mask2DiTPipeline:
-    """Load a pipeline: None for the built-in model, else a model folder in diffusers' layout.
+    """Load a pipeline: None for the built-in model, else a model folder in diffusers' layout, or a Hub id such as "qth/Mask2DiT".
 
-    plan: an attention plan's name, None for the model's own. lora: adapters in diffusers' format, a folder or a file. device: None leaves
-    it on the CPU. dtype: None is float32.
-    Raises ModelError, in one line, where the folder is missing or is not what it should be.
+    plan: an attention plan's name, None for the model's own. lora: adapters in diffusers' format: a folder, a file, or a Hub id. device:
+    None leaves it on the CPU. dtype: None is the weights' own format for large models, float32 for small ones. memory: a limit such as
+    "12GiB" on the device, for the model's own window and size, or a MemoryMode; None keeps everything on the device. prompt_cache: a
+    folder for encoded captions. revision, offline: see `find_model`. inp: take a CogVideoX-Fun InP checkpoint, cut to the latents'
+    channels.
+    Raises ModelError or InputError, in one line, where the folder is missing or is not what it should be, or does not fit.
     """
-    folder = Path(model) if model is not None else builtin_model()
-    check_model_folder(folder)
-    # Without use_safetensors, diffusers would unpickle a .bin file that lies beside other names.
-    options = {"dtype": dtype or torch.float32, "use_safetensors": True}
-    try:
-        transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", **options)
-        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, **options)
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as a model folder: {one_line(error, 300)}") from error
-    _check_fit(folder, pipeline)
+    folder = find_model(model, revision=revision, offline=offline)
+    check_model_folder(folder, inp=inp)
+    place, dtype = torch.device(device or "cpu"), dtype or own_dtype(folder)
+    if isinstance(memory, str):
+        memory = choose_memory(folder, parse_bytes(memory), device=place, dtype=dtype, inp=inp)
+    mode = memory.mode if isinstance(memory, Choice) else memory or MemoryMode()
+    options: dict[str, Any] = {"text_encoder": None} if mode.text_first else {}
+    if not has_own_values(folder) and any(part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts):  # the Hub's cache has --
+        options["window"] = 1
+    pipeline = _load_networks(folder, dtype, inp=inp, **options)
+    check_fit(folder, pipeline)
     if plan is not None:
         pipeline.transformer.set_attention_plan(plan)
     if lora is not None:
-        _load_lora(pipeline, Path(lora))
+        _load_lora(pipeline, lora, offline=offline)
+    pipeline.memory = memory if isinstance(memory, Choice) else None
+    pipeline.text_side = _text_side(folder, mode, place, dtype, prompt_cache)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device) if device is not None else pipeline
+    _arrange(pipeline, mode, place, fused=lora is not None)
+    return pipeline
 
 
-def _load_lora(pipeline: Mask2DiTPipeline, path: Path) -> None:
-    """Add adapters; ModelError unless every tensor of the file finds its layer."""
-    file = path / LORA_FILE if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".safetensors":
-        raise ModelError(f"{file}: no such file, expected adapters as .safetensors, such as a folder with {LORA_FILE}; check the name")
-    try:
-        pipeline.load_lora_weights(file.parent, weight_name=file.name)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{file}: these adapters do not fit this model: {one_line(error, 300)}") from error
-    stored = {key for key in _header(file) if ".lora_A." in key or ".lora_B." in key}
-    taken = {key for key in pipeline.transformer.state_dict() if ".lora_A." in key or ".lora_B." in key}
-    if not stored or len(stored) != len(taken):
-        raise ModelError(f"{file}: got {len(stored)} adapter tensors, of which {len(taken)} fit this model; use adapters trained for it")
+def own_dtype(folder: Path) -> torch.dtype:
+    """What a folder's transformer is computed in when nobody says: float32, and the stored format where that would double its size."""
+    return stored_dtype(folder, "transformer") if is_large(folder) else torch.float32
 
 
-def check_model_folder(folder: Path) -> None:
-    """Raise ModelError, in one line, unless `folder` holds all components with exactly the tensors of their configurations."""
-    index = _read_index(folder)
-    for name, cls in NETWORKS.items():
-        if name in index:
-            check_tensors(folder / name, cls)
+def is_large(folder: Path) -> bool:
+    """Whether it matters how the weights are kept."""
+    return sum(file.stat().st_size for file in weight_files(folder, "transformer")) > LARGE_MODEL
+
+
+def choose_memory(
+    folder: Path,
+    limit_bytes: int | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    shape: VideoShape | None = None,
+    inp: bool = False,
+    **options: Any,
+) -> Choice:
+    """The memory mode for a film of `shape` (None: the model's window at its own size) in `limit_bytes` on `device`; see `choose`."""
+    values = model_values(folder)
+    shape = shape or VideoShape(values.height, values.width, (values.num_frames,) * values.window, values.compression)
+    counts = sorted(set(shape.num_frames))
+    asked = f"{len(shape.num_frames)} scenes of {' and '.join(map(str, counts))} frames at {shape.height} × {shape.width}"
+    needs = folder_needs(folder, shape, dtype, device, inp=inp)
+    return choose(needs, device.type, limit_bytes, asked=asked, **options)
+
+
+def check_film(folder: Path, storyboard: Storyboard, **asked: Any) -> FilmRequest:
+    """`Mask2DiTPipeline.check` for a folder that `check_model_folder` has passed: what a film will be, before any weights are loaded.
+
+    asked: height, width, num_frames, num_inference_steps, guidance_scale, negative_prompt; None or left out is the model's own.
+    """
+    names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale", "negative_prompt")
+    request = resolve_request(storyboard, model_values(folder), **{name: asked.get(name) for name in names}, num_scenes=None)
+    if "tokenizer" in read_index(folder):
+        length = load_config(folder, "transformer")["max_text_seq_length"]
+        check_captions(request.captions, request.negative_prompts, load_component(folder, "tokenizer"), length)
+    return request
+
+
+def encode_ahead(
+    folder: Path, captions: Sequence[str], cache: str | Path, mode: MemoryMode, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Fill the prompt cache before anything else is loaded, so that the text encoder is never in memory beside another network."""
+    side = _text_side(folder, mode, device, dtype, cache)
+    if side is not None:
+        length = load_config(folder, "transformer")["max_text_seq_length"]
+        side.rows(captions, load_component(folder, "tokenizer"), None, length, device)
+
+
+def folder_needs(folder: Path, shape: VideoShape, dtype: torch.dtype, device: torch.device, *, inp: bool = False) -> Needs:
+    """What a film of `shape` takes on `device` with the model of a folder that `check_model_folder` has passed. No weights are read."""
+    text = build_network(folder, "text_encoder") if "text_encoder" in read_index(folder) else None
+    return count_needs(build_network(folder, "transformer", inp=inp), build_network(folder, "vae"), text, shape, dtype, device.type)
 
 
 def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -97,146 +184,115 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
             case "tokenizer":
                 return transformers.AutoTokenizer.from_pretrained(path)
             case "scheduler":
-                return getattr(diffusers, _read_index(folder)[name]).from_pretrained(path)
+                return getattr(diffusers, read_index(folder)[name]).from_pretrained(path)
             case "text_encoder":
                 return transformers.T5EncoderModel.from_pretrained(path, dtype=dtype, use_safetensors=True).eval()
         return NETWORKS[name].from_pretrained(path, torch_dtype=dtype, use_safetensors=True).eval()
-    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+    except LOADING_ERRORS as error:
         raise ModelError(f"{path}: cannot be loaded: {one_line(error, 300)}") from error
 
 
-def load_config(folder: Path, name: str) -> dict[str, Any]:
-    """A component's configuration, without diffusers' own notes."""
-    return {key: value for key, value in _read_json(folder / name / "config.json").items() if not key.startswith("_")}
-
-
-def load_values(folder: Path) -> dict[str, Any]:
-    """A model's own values, such as height and window, with the defaults that released folders rely on."""
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(Mask2DiTPipeline.__init__).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
-    saved = _read_json(folder / "model_index.json")
-    return {name: saved.get(name, default) for name, default in defaults.items()}
-
-
-def check_tensors(folder: Path, cls: type[Any] | None) -> None:
-    """Compare the tensors of a component's folder with what its configuration asks for; ModelError names the first that differ.
-
-    cls: a diffusers model class; None is the T5 encoder. Only headers are read.
-    """
-    found, expected = _untied(_stored_shapes(folder)), _untied(_expected_shapes(folder, cls))
-    missing = sorted(expected.keys() - found.keys())
-    extra = sorted(found.keys() - expected.keys())
-    wrong = sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
-    if missing:
-        raise ModelError(f"{folder}: {_some(missing)} missing, expected {len(expected)} tensors as in config.json; copy the model again")
-    if extra:
-        raise ModelError(f"{folder}: {_some(extra)} not known to this model; check that config.json belongs to these weights")
-    if wrong:
-        key = wrong[0]
-        raise ModelError(
-            f"{folder}: tensor {key} has shape {found[key]}, expected {expected[key]}; check that config.json belongs to these weights"
-        )
-
-
-def _untied(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    return {TIED_NAMES.get(key, key): shape for key, shape in shapes.items()}
-
-
-def _expected_shapes(folder: Path, cls: type[Any] | None) -> dict[str, tuple[int, ...]]:
-    config = _read_json(folder / "config.json")
+def _load_networks(folder: Path, dtype: torch.dtype, *, inp: bool, **options: Any) -> Mask2DiTPipeline:
+    # Without use_safetensors, diffusers would unpickle a .bin file that lies beside other names.
+    options |= {"dtype": dtype, "use_safetensors": True}
     try:
-        with torch.device("meta"):
-            if cls is None:
-                from transformers import T5Config, T5EncoderModel
-
-                model = T5EncoderModel(T5Config.from_dict(config))
-            else:
-                known = {key: value for key, value in config.items() if not key.startswith("_")}
-                model = cls.from_config(known)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-        raise ModelError(f"{folder / 'config.json'}: {one_line(error, 300)}") from error
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        if inp:
+            transformer = _load_inp(folder, dtype)
+        else:
+            transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", dtype=dtype, use_safetensors=True)
+        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, **options)
+    except LOADING_ERRORS as error:
+        raise ModelError(f"{folder}: cannot be loaded as a model folder: {one_line(error, 300)}") from error
+    return pipeline
 
 
-def _check_fit(folder: Path, pipeline: Mask2DiTPipeline) -> None:
-    """Components can each be sound and yet belong to different models."""
-    config, channels = pipeline.transformer.config, pipeline.vae.config.latent_channels
-    if config.in_channels != channels:
-        raise ModelError(
-            f"{folder}: the transformer reads {config.in_channels} latent channels and the vae makes {channels}, expected the same"
-        )
-    if pipeline.text_encoder is not None and config.text_embed_dim != pipeline.text_encoder.config.d_model:
-        raise ModelError(
-            f"{folder}: the transformer reads text of width {config.text_embed_dim} and the text encoder makes "
-            f"{pipeline.text_encoder.config.d_model}, expected the same"
-        )
+def _load_inp(folder: Path, dtype: torch.dtype) -> Mask2DiTTransformer3DModel:
+    """The transformer without the input channels of mask and masked video, which come after those of the latents."""
+    transformer: Mask2DiTTransformer3DModel = build_network(folder, "transformer", inp=True)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder, "transformer"):
+        tensors |= {key: value.to(dtype) for key, value in load_file(file).items()}
+    tensors[FIRST_PROJECTION] = tensors[FIRST_PROJECTION][:, : transformer.config.in_channels].clone()
+    transformer.load_state_dict(tensors, assign=True)
+    transformer.requires_grad_(True)
+    return transformer
 
 
-def _stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise ModelError(f"{folder}: got no .safetensors file, expected the weights of a diffusers model folder; copy the model again")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in paths:
-        shapes |= _header(path)
-    return shapes
-
-
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes in a safetensors file; ModelError if it is damaged."""
+def _load_lora(pipeline: Mask2DiTPipeline, lora: str | Path, *, offline: bool) -> None:
+    """Add adapters; ModelError unless every tensor of the file finds its layer."""
+    path = Path(lora)
+    if isinstance(lora, str) and is_hub_id(lora) and not path.exists():
+        path = fetch_lora(lora, offline=offline)
+    file = path / LORA_FILE if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise ModelError(f"{file}: no such file, expected adapters as .safetensors, such as a folder with {LORA_FILE}; check the name")
+    stored = {key for key in read_header(file) if _is_adapter(key)}
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > path.stat().st_size:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(file.read(length))
-        end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
-        if 8 + length + end != path.stat().st_size:
-            raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
-        return {key: tuple(entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ModelError(f"{path}: damaged or cut short ({one_line(error, 300)}); copy the model again") from None
+        pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    except LOADING_ERRORS as error:
+        raise ModelError(f"{file}: these adapters do not fit this model: {one_line(error, 300)}") from error
+    taken = {key for key in pipeline.transformer.state_dict() if _is_adapter(key)}
+    if not stored or len(stored) != len(taken):
+        raise ModelError(f"{file}: got {len(stored)} adapter tensors, of which {len(taken)} fit this model; use adapters trained for it")
 
 
-def _read_index(folder: Path) -> dict[str, str]:
-    """The components of a model folder and their classes; tokenizer and text encoder may be absent or null."""
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: no such folder, expected a model folder with model_index.json; check --model")
-    values = _read_json(folder / "model_index.json")
-    index: dict[str, str] = {}
-    for name in ("vae", "transformer", "scheduler", "tokenizer", "text_encoder"):
-        match values.get(name):
-            case None | [None, None] if name in ("tokenizer", "text_encoder"):
-                continue
-            case [str(), str(cls)] if (folder / name).is_dir():
-                index[name] = cls
-            case _:
-                raise ModelError(f"{folder}: component {name} is missing, expected a folder of that name; copy the model again")
-    for name, classes in (("transformer", TRANSFORMER_CLASSES), ("scheduler", SCHEDULER_CLASSES)):
-        if index[name] not in classes:
-            raise ModelError(f"{folder}: the {name} is {index[name]}, expected {' or '.join(classes)}; use a model of that family")
-    return index
+def _is_adapter(key: str) -> bool:
+    return ".lora_A." in key or ".lora_B." in key
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file, expected it in a diffusers model folder; check the folder") from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as JSON ({one_line(error, 300)}); copy the model again") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: got a {type(values).__name__}, expected a JSON object; copy the model again")
-    return values
+def _text_side(
+    folder: Path, mode: MemoryMode, device: torch.device, dtype: torch.dtype, prompt_cache: str | Path | None
+) -> TextSide | None:
+    if "text_encoder" not in read_index(folder):
+        return None
+    digest = digest_of_text(folder)
+    cache = PromptCache(Path(prompt_cache), f"{digest}-{str(dtype).removeprefix('torch.')}") if prompt_cache is not None else None
+    return TextSide(digest, partial(_load_text_encoder, folder, mode, device, dtype) if mode.text_first else None, cache)
 
 
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:2])
-    return (
-        f"tensors {shown} and {len(keys) - 2} more are"
-        if len(keys) > 2
-        else f"tensor{'s' if len(keys) > 1 else ''} {shown} {'are' if len(keys) > 1 else 'is'}"
-    )
+def _load_text_encoder(folder: Path, mode: MemoryMode, device: torch.device, dtype: torch.dtype) -> Any:
+    text_encoder = load_component(folder, "text_encoder", dtype)
+    if mode.offload in ("group", "disk"):
+        from diffusers.hooks import apply_group_offloading
+
+        _offload_blocks(partial(apply_group_offloading, text_encoder), text_encoder, mode, device)
+        return text_encoder
+    return text_encoder.to(device)
+
+
+def _arrange(pipeline: Mask2DiTPipeline, mode: MemoryMode, device: torch.device, *, fused: bool) -> None:
+    """Put the networks where the mode wants them."""
+    transformer: Any = pipeline.transformer
+    if mode.weights != "plain":
+        if fused:  # adapters go into the weights before those lose bits
+            pipeline.fuse_lora()
+            pipeline.unload_lora_weights()
+        apply_weights(transformer, mode.weights, device)
+    if mode.tiled_vae:
+        pipeline.vae.enable_tiling()
+        pipeline.vae.enable_slicing()
+    if mode.offload in ("none", "model"):
+        if mode.offload == "none":
+            pipeline.to(device)
+        else:
+            pipeline.enable_model_cpu_offload(device=device)
+        return
+    if mode.offload == "disk":
+        pipeline.weights_digest = pipeline.fingerprint()
+    pipeline.vae.to(device)
+    _offload_blocks(transformer.enable_group_offload, transformer, mode, device)
+
+
+def _offload_blocks(enable: Any, network: Any, mode: MemoryMode, device: torch.device) -> None:
+    options: dict[str, Any] = {"offload_type": "block_level", "num_blocks_per_group": 1, "use_stream": device.type == "cuda"}
+    if mode.offload == "disk":
+        folder = Path(tempfile.mkdtemp(prefix="mask2dit-offload-"))
+        weakref.finalize(network, shutil.rmtree, folder, ignore_errors=True)  # and at exit
+        size = sum(value.numel() * value.element_size() for value in network.parameters())
+        free = shutil.disk_usage(folder).free
+        if free < size:
+            raise InputError(
+                f"{folder.parent}: got {gib(free)} of free disk, expected {gib(size)} for what waits there; set TMPDIR, or make room"
+            )
+        options["offload_to_disk_path"] = str(folder)
+    enable(onload_device=device, **options)

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from mask2dit.errors import InputError
 from mask2dit.film_request import FilmRequest, ModelValues, PerScene, resolve_request
+from mask2dit.fingerprint import fingerprint
 from mask2dit.latents import Generators, decode_latents, draw_noise, encode_frames, generator_per_scene
+from mask2dit.memory import Choice
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.storyboard import Storyboard
-from mask2dit.text import check_caption, encode_captions
+from mask2dit.text import TextSide, check_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import Compression, VideoShape, check_num_frames
 
@@ -88,6 +90,19 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         )
         self.register_to_config(**self.values.saved())
         self.video_processor = VideoProcessor(vae_scale_factor=self.values.compression.spatial)
+        self.text_side: TextSide | None = None  # set by load_pipeline, as the next two are
+        self.memory: Choice | None = None
+        self.weights_digest: str | None = None
+        """Of the weights as they were loaded, where they are out of reach later because they wait on disk."""
+
+    def fingerprint(self) -> str:
+        """A short name for the weights as they are, wherever they lie."""
+        if self.weights_digest is not None:
+            return self.weights_digest
+        networks = {"transformer": self.transformer, "vae": self.vae}
+        if self.text_side is not None:
+            return fingerprint(networks, text=self.text_side.digest)
+        return fingerprint(networks | {"text_encoder": self.text_encoder})
 
     @property
     def fps(self) -> int:
@@ -123,17 +138,20 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         if request.num_inference_steps > limit:
             raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {limit}")
         if self.tokenizer is not None:
-            for index, (caption, negative) in enumerate(zip(request.captions, request.negative_prompts, strict=False)):
-                check_caption(caption, self.tokenizer, self.max_text_seq_length, f"scene {index + 1}, prompt")
-                check_caption(negative, self.tokenizer, self.max_text_seq_length, f"scene {index + 1}, negative_prompt")
+            check_captions(request.captions, request.negative_prompts, self.tokenizer, self.max_text_seq_length)
         return request
 
     def encode_prompt(self, captions: Sequence[str], negative_prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Encode one caption and one negative prompt per scene: prompt_embeds and negative_prompt_embeds, each [S, L, E]."""
-        if self.tokenizer is None or self.text_encoder is None:
+        """Encode one caption and one negative prompt per scene: prompt_embeds and negative_prompt_embeds, each [S, L, E].
+
+        Rows that the prompt cache holds are read from there. A text encoder that `load_pipeline` left out is loaded for the others, and is
+        gone again when they are encoded.
+        """
+        side = self.text_side or TextSide("")
+        if self.tokenizer is None or (self.text_encoder is None and side.load is None):
             raise InputError("this pipeline has no tokenizer or text encoder; give prompt_embeds and negative_prompt_embeds")
         device = self._execution_device
-        both = encode_captions([*captions, *negative_prompts], self.tokenizer, self.text_encoder, self.max_text_seq_length, device)
+        both = side.rows([*captions, *negative_prompts], self.tokenizer, self.text_encoder, self.max_text_seq_length, device)
         prompt_embeds, negative_prompt_embeds = both.to(device, self.transformer.dtype).chunk(2)
         return prompt_embeds, negative_prompt_embeds
 

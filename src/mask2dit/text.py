@@ -1,16 +1,99 @@
 """Captions → prompt_embeds.
 
 Each caption is one padded row of its own; the encoder gets no attention mask, and padding is kept and attended like any token, because
-the released weights were trained so.
+the released weights were trained so. Rows that were encoded once may be kept on disk, and the encoder, which is often as large as the
+transformer, need not be in memory but when a caption is new.
 """
 
-from collections.abc import Sequence
+import gc
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mask2dit.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCache:
+    """Rows of captions on disk. `digest` names the text encoder, its tokenizer and its number format: other ones have rows of their own."""
+
+    folder: Path
+    digest: str
+
+    def read(self, caption: str, max_length: int) -> Tensor | None:
+        """The row [max_length, E] on the CPU, or None if it is not there or cannot be read."""
+        try:
+            row: Tensor = load_file(self._file(caption, max_length))["row"]
+            return row
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    def write(self, caption: str, max_length: int, row: Tensor) -> None:
+        """Keep a row. A disk that is full or write-protected costs the row and nothing else."""
+        file = self._file(caption, max_length)
+        aside = file.with_name(f"{file.name}.{os.getpid()}.part")
+        with suppress(OSError, SafetensorError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file({"row": row.cpu().contiguous()}, aside)
+                os.replace(aside, file)
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def _file(self, caption: str, max_length: int) -> Path:
+        name = hashlib.sha256(f"{max_length} {caption}".encode()).hexdigest()[:32]
+        return self.folder / self.digest / f"{name}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSide:
+    """Where a loaded model's rows come from. `digest`: of the text encoder and its tokenizer.
+
+    `load` brings the text encoder for captions that `cache` does not hold, and it is let go after them; None: the pipeline holds it.
+    """
+
+    digest: str
+    load: Callable[[], Any] | None = None
+    cache: PromptCache | None = None
+
+    def rows(self, captions: Sequence[str], tokenizer: Any, text_encoder: Any | None, max_length: int, device: torch.device) -> Tensor:
+        """Captions → [S, max_length, E] on `device`: from the cache, and the others encoded by `text_encoder`, or by a loaded one."""
+        cached = {caption: self.cache.read(caption, max_length) for caption in dict.fromkeys(captions)} if self.cache else {}
+        rows = {caption: row.to(device) for caption, row in cached.items() if row is not None}
+        missing = [caption for caption in dict.fromkeys(captions) if caption not in rows]
+        if missing:
+            rows |= zip(missing, self._encode(missing, tokenizer, text_encoder, max_length, device), strict=True)
+        if self.cache is not None:
+            for caption in missing:
+                self.cache.write(caption, max_length, rows[caption])
+        return torch.stack([rows[caption] for caption in captions])
+
+    def _encode(self, captions: Sequence[str], tokenizer: Any, text_encoder: Any | None, max_length: int, device: torch.device) -> Tensor:
+        if self.load is None:
+            return encode_captions(captions, tokenizer, text_encoder, max_length, device)
+        loaded = self.load()
+        rows = encode_captions(captions, tokenizer, loaded, max_length, device)
+        del loaded
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return rows
+
+
+def check_captions(captions: Sequence[str], negative_prompts: Sequence[str], tokenizer: Any, max_length: int) -> None:
+    """Raise InputError for the first text of a film that has more tokens than the model reads per scene."""
+    for index, (caption, negative) in enumerate(zip(captions, negative_prompts, strict=False)):
+        check_caption(caption, tokenizer, max_length, f"scene {index + 1}, prompt")
+        check_caption(negative, tokenizer, max_length, f"scene {index + 1}, negative_prompt")
 
 
 def check_caption(caption: str, tokenizer: Any, max_length: int, place: str) -> None:

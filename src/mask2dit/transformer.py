@@ -24,6 +24,7 @@ from mask2dit.modulation import SceneAdaLayerNorm, SceneLayerNormZero, gated
 from mask2dit.plans import AttentionGroup, get_plan
 from mask2dit.rope import rotary_table
 from mask2dit.scene_layout import SceneLayout
+from mask2dit.sinusoidal import Tables, add_positions, sinusoidal_tables
 
 
 class Mask2DiTBlock(nn.Module):
@@ -54,7 +55,7 @@ class Mask2DiTBlock(nn.Module):
         temb: Tensor,
         layout: SceneLayout,
         groups: tuple[AttentionGroup, ...],
-        image_rotary_emb: tuple[Tensor, Tensor],
+        image_rotary_emb: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         """Video [B, ΣV, D], text [B, ΣL, D], temb [B, S, time_embed_dim] → video, text."""
         video, text, gate, text_gate = self.norm1(hidden_states, encoder_hidden_states, temb, layout)
@@ -73,8 +74,10 @@ class Mask2DiTBlock(nn.Module):
 class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
     """Mask²DiT's denoiser (paper, section 3). The configuration has CogVideoX's names and the 5B values as defaults.
 
-    `attention_plan` is one of `mask2dit.plans.PLANS`. Raises ModelError for CogVideoX variants that it cannot compute: positions that
-    are not rotary (2B), patches over time (1.5), the offset embedding (1.5 image-to-video), and inputs that hold more than the latents
+    `attention_plan` is one of `mask2dit.plans.PLANS`. Positions are rotary (5B, the paper's), or sinusoidal as in CogVideoX-2b; either way
+    time runs on over all scenes. With sinusoidal positions that is our own definition, and frames beyond those of one scene, which is all
+    that the 2B weights know, extrapolate. Raises ModelError for CogVideoX variants that it cannot compute: learned positions
+    (CogVideoX-5b-I2V), patches over time (1.5), the offset embedding (1.5 image-to-video), and inputs that hold more than the latents
     (image-to-video, CogVideoX-Fun InP).
     """
 
@@ -117,13 +120,17 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         attention_plan: str = "symmetric",
     ) -> None:
         super().__init__()
-        _refuse_other_variants(use_rotary_positional_embeddings, use_learned_positional_embeddings, patch_size_t, ofs_embed_dim)
+        _refuse_other_variants(use_learned_positional_embeddings, patch_size_t, ofs_embed_dim)
         if in_channels != out_channels:
             raise ModelError(
                 f"in_channels: got {in_channels} with out_channels {out_channels} (CogVideoX-Fun InP has 33, image-to-video 32), expected "
-                "the same; use text-to-video weights"
+                "the same; use text-to-video weights, or --inp to cut an InP model to the latents' channels"
             )
         dim = num_attention_heads * attention_head_dim
+        if not use_rotary_positional_embeddings and dim % 16:
+            raise ModelError(
+                f"num_attention_heads × attention_head_dim: got {dim}, expected a multiple of 16 for sinusoidal positions; change either"
+            )
         self._plan = get_plan(attention_plan)
 
         self.patch_embed = CogVideoXPatchEmbed(
@@ -132,7 +139,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             embed_dim=dim,
             text_embed_dim=text_embed_dim,
             bias=patch_bias,
-            use_positional_embeddings=False,
+            use_positional_embeddings=False,  # added in `forward`, as theirs is a whole table and made for one text length
             use_learned_positional_embeddings=False,
         )
         self.embedding_dropout = nn.Dropout(dropout)
@@ -177,7 +184,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
 
         hidden_states [B, F, C, H, W]: latents joined on time. encoder_hidden_states [B, ΣL, E]: captions laid end to end.
         timestep [B], or [B, S] for one per scene: 0 = this scene is known and clean. layout: tokens per scene. image_rotary_emb:
-        (cos, sin), each [ΣV, d]; None builds it from the latent size. attention_kwargs: {"scale": …} scales LoRA layers.
+        (cos, sin), each [ΣV, d]; None builds it from the latent size; sinusoidal positions have none and are always built.
+        attention_kwargs: {"scale": …} scales LoRA layers.
         Returns `.sample` [B, F, C, H, W]. Raises InputError where these disagree.
         """
         del attention_kwargs  # the decorator has used it
@@ -188,6 +196,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
 
         temb = self._embed_time(timestep, layout.num_scenes, hidden_states.dtype)  # [B, S, time_embed_dim]
         joint = self.patch_embed(encoder_hidden_states, hidden_states)  # [B, ΣL + ΣV, D]
+        if not self.config.use_rotary_positional_embeddings:
+            joint = add_positions(joint, layout.num_text_tokens, self._sinusoidal_tables(num_frames, grid))
         text, video = self.embedding_dropout(joint).split([layout.num_text_tokens, layout.num_video_tokens], dim=1)
         if image_rotary_emb is None:
             image_rotary_emb = self.rotary_table(num_frames, grid, hidden_states.device)
@@ -206,11 +216,21 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
 
     def rotary_table(
         self, num_latent_frames: int, grid: tuple[int, int], device: torch.device | str | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(cos, sin), each [ΣV, d], for `num_latent_frames` of all scenes and a grid of (rows, columns) patches."""
+    ) -> tuple[Tensor, Tensor] | None:
+        """(cos, sin), each [ΣV, d], for `num_latent_frames` of all scenes and a grid of (rows, columns) patches.
+
+        None for a model with sinusoidal positions, where nothing is rotated.
+        """
+        if not self.config.use_rotary_positional_embeddings:
+            return None
         patch = self.config.patch_size
         base_grid = (self.config.sample_height // patch, self.config.sample_width // patch)
         return rotary_table(num_latent_frames, grid, base_grid, self.config.attention_head_dim, device)
+
+    def _sinusoidal_tables(self, num_latent_frames: int, grid: tuple[int, int]) -> Tables:
+        dim = self.config.num_attention_heads * self.config.attention_head_dim
+        scales = self.config.spatial_interpolation_scale, self.config.temporal_interpolation_scale
+        return sinusoidal_tables(num_latent_frames, grid, dim, *scales)
 
     def _embed_time(self, timestep: Tensor, num_scenes: int, dtype: torch.dtype) -> Tensor:
         if timestep.ndim == 1:
@@ -239,20 +259,20 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             )
         if timestep.shape not in ((batch,), (batch, layout.num_scenes)):
             raise InputError(f"timestep: got shape {tuple(timestep.shape)}, expected ({batch},) or ({batch}, {layout.num_scenes})")
+        if image_rotary_emb is not None and not self.config.use_rotary_positional_embeddings:
+            raise InputError("image_rotary_emb: got a table for a model with sinusoidal positions, expected None")
         if image_rotary_emb is not None and len(image_rotary_emb[0]) != num_video_tokens:
             raise InputError(f"image_rotary_emb: got {len(image_rotary_emb[0])} rows, expected {num_video_tokens}, one per video token")
 
 
-def _refuse_other_variants(rotary: bool, learned: bool, patch_size_t: int | None, ofs_embed_dim: int | None) -> None:
-    if not rotary:
-        raise ModelError(
-            "use_rotary_positional_embeddings: got false (CogVideoX-2b), expected true; use a model of the CogVideoX-5b family"
-        )
-    if learned or patch_size_t is not None or ofs_embed_dim is not None:
-        raise ModelError(
-            "got learned positions, patch_size_t or ofs_embed_dim (CogVideoX 1.5 or image-to-video), expected a CogVideoX-5b text-to-video "
-            "configuration; use a model of that family"
-        )
+def _refuse_other_variants(learned: bool, patch_size_t: int | None, ofs_embed_dim: int | None) -> None:
+    remedy = "use text-to-video weights of CogVideoX-5b or CogVideoX-2b"
+    if learned:
+        raise ModelError(f"use_learned_positional_embeddings: got true (image-to-video, CogVideoX-5b-I2V), expected false; {remedy}")
+    if patch_size_t is not None:
+        raise ModelError(f"patch_size_t: got {patch_size_t} (CogVideoX 1.5), expected none; {remedy}")
+    if ofs_embed_dim is not None:
+        raise ModelError(f"ofs_embed_dim: got {ofs_embed_dim} (CogVideoX 1.5 image-to-video), expected none; {remedy}")
 
 
 register_cached_block(Mask2DiTBlock)

@@ -3,15 +3,17 @@
 import re
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mask2dit.cli import model_options as options
+
 if TYPE_CHECKING:
-    from mask2dit.cli.progress import Bars, Lines
-    from mask2dit.pipeline import Mask2DiTPipeline
-    from mask2dit.production import FilmRecord, FilmSettings
+    from mask2dit.production import FilmRecord
     from mask2dit.storyboard import Storyboard
 
 SLUG_LENGTH = 40
@@ -22,7 +24,6 @@ SHOWN_WORDS = 8
 def generate(
     storyboard: Annotated[str, typer.Argument(help="A storyboard file, or captions with ';' between scenes.", show_default=False)],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The film's folder.", show_default="films/<title>")] = None,
-    model: Annotated[str | None, typer.Option(help="A model folder.", show_default="built-in")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
     guidance: Annotated[
         float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")
@@ -32,13 +33,20 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, …", show_default="the best there is")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="float32")] = None,
-    plan: Annotated[str | None, typer.Option(help="Attention plan.", show_default="the model's")] = None,
     display_scale: Annotated[
         int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace whatever film the folder holds.")] = False,
+    model: options.Model = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    inp: options.Inp = False,
+    lora: options.Lora = None,
+    memory: options.Memory = None,
+    weights: options.Weights = "plain",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    plan: options.Plan = None,
 ) -> None:
     """Make a film from a storyboard.
 
@@ -50,17 +58,26 @@ def generate(
     if model is None:
         _note_unknown_words(board)
 
-    from mask2dit.cli.progress import shown_progress
+    from mask2dit.cli.progress import shown_notes, shown_progress
 
-    with shown_progress() as progress:
-        progress.start("loading", 1)
+    with shown_notes() as console, naming(source):
         from mask2dit.production import FilmFolder, FilmSettings
 
         settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale)
         earlier = FilmFolder(folder).check(board, overwrite)
-        pipeline = _load(model, plan, device, dtype)
-        progress.done()
-        record = _make(pipeline, board, folder, settings, model or "built-in", overwrite, progress, source)
+        chosen = options.chosen_model(model, revision, offline, inp, memory, weights, device, dtype)
+        from mask2dit.loading import check_film
+        from mask2dit.production import make_film
+
+        request = check_film(chosen.folder, board, **settings.asked())
+        kept = chosen.choose_memory(request)
+        for line in kept.lines() if kept else ():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        with shown_progress(console) as progress:
+            progress.start("loading", 1)
+            pipeline = chosen.load(kept, (*request.captions, *request.negative_prompts), plan, lora, offline)
+            progress.done()
+            record = make_film(pipeline, board, folder, settings, model=model or "built-in", overwrite=overwrite, progress=progress)
     made = f"Made in {time.perf_counter() - began:.1f} s" if record != earlier else "Already made (--overwrite makes it again)"
     typer.echo(f"\n{made}: {folder}")
     _tell(record, folder, storyboard, source)
@@ -91,32 +108,15 @@ def _note_unknown_words(board: "Storyboard") -> None:
         typer.echo(f"note: the built-in model does not know: {shown}; `mask2dit words` lists what it knows", err=True)
 
 
-def _load(model: str | None, plan: str | None, device: str | None, dtype: str | None) -> "Mask2DiTPipeline":
-    from mask2dit.cli.machine import checked_device, checked_dtype
-    from mask2dit.cli.quiet import quieten_libraries
-    from mask2dit.loading import load_pipeline
-
-    quieten_libraries()
-    return load_pipeline(model, plan=plan, device=checked_device(device), dtype=checked_dtype(dtype))
-
-
-def _make(
-    pipeline: "Mask2DiTPipeline",
-    board: "Storyboard",
-    folder: Path,
-    settings: "FilmSettings",
-    model: str,
-    overwrite: bool,
-    progress: "Bars | Lines",
-    source: Path | None,
-) -> "FilmRecord":
+@contextmanager
+def naming(source: Path | None) -> Iterator[None]:
+    """Put the storyboard's file before what is wrong with one of its scenes."""
     from mask2dit.errors import InputError, StoryboardError
-    from mask2dit.production import make_film
 
     try:
-        return make_film(pipeline, board, folder, settings, model=model, overwrite=overwrite, progress=progress)
+        yield
     except (InputError, StoryboardError) as error:
-        if source is not None and str(error).startswith("scene "):  # the pipeline does not know the file
+        if source is not None and str(error).startswith("scene "):
             raise type(error)(f"{source}: {error}") from None
         raise
 

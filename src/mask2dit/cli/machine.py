@@ -1,5 +1,7 @@
 """Names of devices and number formats, as they are typed."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mask2dit.errors import InputError
@@ -33,3 +35,18 @@ def checked_dtype(name: str | None) -> "torch.dtype | None":
     if name not in DTYPES:
         raise InputError(f"--dtype: got {name!r}, expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}; leave it out to have one chosen")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def free_bytes(device: "torch.device | None") -> int:
+    """Memory that is free on a device; None is main memory. Imports torch."""
+    import psutil
+    import torch
+
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def cache_folder() -> Path:
+    """Where this package keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mask2dit"

@@ -46,8 +46,8 @@ class Lines:
 
 
 @contextmanager
-def shown_progress() -> Iterator[Bars | Lines]:
-    """Show progress on stderr, and this package's own warnings as notes between; those of libraries are dropped."""
+def shown_notes() -> Iterator[Console]:
+    """Show this package's own warnings as notes on stderr; those of libraries are dropped."""
     console = Console(stderr=True)
 
     def note(message: Warning | str, *_: object) -> None:
@@ -58,16 +58,22 @@ def shown_progress() -> Iterator[Bars | Lines]:
         # The pipeline's call is wrapped by torch.no_grad, to which its warnings are attributed.
         warnings.filterwarnings("always", category=UserWarning, module=r"mask2dit\b|torch\.utils\._contextlib")
         warnings.showwarning = note  # type: ignore[assignment]
-        if not console.is_terminal:
-            yield Lines(console)
-            return
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=36),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as bars:
-            yield Bars(bars)
+        yield console
+
+
+@contextmanager
+def shown_progress(console: Console) -> Iterator[Bars | Lines]:
+    """Bars where somebody watches, else lines."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=36),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        yield Bars(bars)

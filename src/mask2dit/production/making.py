@@ -21,7 +21,7 @@ from mask2dit.film_request import FilmRequest
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.production.folder import FilmFolder
 from mask2dit.production.progress import Progress, Silent
-from mask2dit.production.record import FilmRecord, FilmSettings, SceneRecord, digest_of, fingerprint, installed_versions
+from mask2dit.production.record import FilmRecord, FilmSettings, SceneRecord, digest_of, installed_versions
 from mask2dit.production.seeds import scene_generator
 from mask2dit.storyboard import Storyboard
 from mask2dit.video_files import join_videos, read_video, write_video
@@ -64,7 +64,8 @@ def make_film(
     except BaseException as error:
         making.stop("failed")
         if _is_out_of_memory(error):
-            remedy = "make smaller pictures or fewer frames (--height, --width, --frames)"
+            smaller = "make smaller pictures or fewer frames (--height, --width, --frames)"
+            remedy = pipeline.memory.remedy() if pipeline.memory else smaller
             raise Mask2DiTError(f"out of memory while {making.record.stage}; {remedy}; {making.state()}") from error
         raise
     return making.record
@@ -76,15 +77,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def check_request(pipeline: Mask2DiTPipeline, storyboard: Storyboard, settings: FilmSettings) -> FilmRequest:
     """What the pipeline makes of storyboard and settings; raises StoryboardError or InputError."""
-    return pipeline.check(
-        storyboard,
-        height=settings.height,
-        width=settings.width,
-        num_inference_steps=settings.num_inference_steps,
-        guidance_scale=settings.guidance_scale,
-        num_frames=settings.num_frames,
-        negative_prompt=settings.negative_prompt,
-    )
+    return pipeline.check(storyboard, **settings.asked())
 
 
 def _new_record(pipeline: Mask2DiTPipeline, storyboard: Storyboard, settings: FilmSettings, request: FilmRequest, model: str) -> FilmRecord:
@@ -101,7 +94,6 @@ def _new_record(pipeline: Mask2DiTPipeline, storyboard: Storyboard, settings: Fi
         )
     )
     versions = installed_versions()
-    weights = {"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
     plan = pipeline.transformer.config.attention_plan
     facts = {
         "scenes": [scene.model_dump() for scene in scenes],
@@ -109,7 +101,7 @@ def _new_record(pipeline: Mask2DiTPipeline, storyboard: Storyboard, settings: Fi
         "size": [request.height, request.width],
         "num_inference_steps": request.num_inference_steps,
         "attention_plan": plan,
-        "weights": fingerprint(weights),
+        "weights": pipeline.fingerprint(),
         "scheduler": repr(sorted(pipeline.scheduler.config.items(), key=str)),
         "versions": versions,
     }

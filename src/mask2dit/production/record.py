@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from mask2dit.errors import InputError
 from mask2dit.film import choose_scale
 from mask2dit.storyboard import LARGEST_SEED
 from mask2dit.video_shape import check_num_frames
-
-VALUES_PER_TENSOR = 16  # enough to tell two trainings apart, and cheap at 5 billion parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,11 @@ class FilmSettings:
         choose_scale(1, self.display_scale)
         if self.num_frames is not None:
             check_num_frames(self.num_frames, "frames per scene")
+
+    def asked(self) -> dict[str, Any]:
+        """What `Mask2DiTPipeline.check` and `loading.check_film` take."""
+        names = ("height", "width", "num_inference_steps", "guidance_scale", "num_frames", "negative_prompt")
+        return {name: getattr(self, name) for name in names}
 
 
 class SceneRecord(BaseModel):
@@ -96,14 +98,3 @@ def installed_versions() -> dict[str, str]:
 def digest_of(facts: Mapping[str, Any]) -> str:
     """A short name for everything that the latents follow from: equal digests, equal latents."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
-
-
-def fingerprint(modules: Mapping[str, torch.nn.Module | None]) -> str:
-    """A short name for weights by a few values of every tensor: a folder that was trained on has another one."""
-    total = hashlib.sha256()
-    for part, module in modules.items():
-        for name, tensor in module.state_dict().items() if module is not None else ():
-            total.update(f"{part}.{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            if tensor.device.type != "meta":  # offloaded layer by layer: its values are out of reach
-                total.update(tensor.detach().flatten()[:VALUES_PER_TENSOR].float().cpu().numpy().tobytes())
-    return total.hexdigest()[:16]

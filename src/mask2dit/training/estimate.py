@@ -16,7 +16,8 @@ from torch import nn
 from transformers import T5Config, T5EncoderModel
 
 from mask2dit.errors import InputError, ModelError, one_line
-from mask2dit.loading import load_component, load_config
+from mask2dit.loading import load_component
+from mask2dit.model_folder import load_config
 from mask2dit.plans import AttentionGroup, get_plan
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.config import DiffusionRecipe, Recipe, TransformerConfig, VideoConfig

@@ -19,7 +19,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mask2dit.errors import InputError, Mask2DiTError, one_line
-from mask2dit.loading import load_component, load_config
+from mask2dit.loading import load_component
+from mask2dit.model_folder import load_config
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.checkpoints import RunFolder, StepLog, load_tensors, save_tensors, state_of
 from mask2dit.training.config import DiffusionRecipe, VideoConfig

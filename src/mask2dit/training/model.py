@@ -16,7 +16,8 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler
 from torch import Tensor
 
 from mask2dit.errors import InputError, one_line
-from mask2dit.loading import NETWORKS, check_model_folder, load_component, load_config, load_values
+from mask2dit.loading import load_component
+from mask2dit.model_folder import NETWORKS, check_model_folder, load_config, load_values
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.playhouse.facts import LEVELS
 from mask2dit.scene_layout import SceneLayout

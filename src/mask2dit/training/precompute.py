@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mask2dit.errors import InputError
-from mask2dit.loading import load_component, load_config
+from mask2dit.loading import load_component
+from mask2dit.model_folder import load_config
 from mask2dit.training.config import DiffusionRecipe
 from mask2dit.training.data.report import ClipReport
 from mask2dit.training.data.scenes import Clip, ClipError, ClipSettings

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor
 
+from mask2dit.framewise import use_framewise_convolutions
 from mask2dit.playhouse.facts import LEVELS, TRAINING_SEEDS, VALIDATION_SEEDS, draw_story
 from mask2dit.playhouse.render import render_scenes
 from mask2dit.training.config import VAERecipe
@@ -52,6 +53,7 @@ def render_stories(seeds: range, level: str, device: torch.device) -> Tensor:
 def train_vae(recipe: VAERecipe, folder: Path, device: torch.device, report: Report) -> Path:
     """Train, resuming from `folder`; returns the folder of the finished autoencoder (float32, moving average)."""
     vae = AutoencoderKLCogVideoX.from_pretrained(recipe.start_from) if recipe.start_from else new_vae(recipe)
+    use_framewise_convolutions(vae)
     vae.to(device)
     if recipe.train == "decoder":
         vae.encoder.requires_grad_(False)

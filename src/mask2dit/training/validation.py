@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 
 from mask2dit.film import SheetRow, contact_sheet, enlarge, frames_to_bytes, pick
-from mask2dit.loading import load_component, load_values
+from mask2dit.loading import load_component
+from mask2dit.model_folder import load_values
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.storyboard import Storyboard
 from mask2dit.training.config import DiffusionRecipe, PlayhouseData

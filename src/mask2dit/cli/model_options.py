@@ -1,0 +1,106 @@
+"""The options that say which model makes a film and how it is kept in memory; one place for all commands."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from mask2dit.film_request import FilmRequest
+    from mask2dit.memory import Choice
+    from mask2dit.pipeline import Mask2DiTPipeline
+
+PANEL = "Model and memory"
+
+Model = Annotated[str | None, typer.Option(help="A model folder, or a Hub id.", show_default="built-in", rich_help_panel=PANEL)]
+Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit of a Hub id.", show_default="main", rich_help_panel=PANEL)]
+Offline = Annotated[bool, typer.Option("--offline", help="Use what was downloaded; contact nothing.", rich_help_panel=PANEL)]
+Inp = Annotated[bool, typer.Option("--inp", help="Take a CogVideoX-Fun InP model, without its other inputs.", rich_help_panel=PANEL)]
+Lora = Annotated[str | None, typer.Option(help="Adapters: a folder, a file, or a Hub id.", show_default=False, rich_help_panel=PANEL)]
+Memory = Annotated[str | None, typer.Option(help="Stay within this, such as 12GiB.", show_default="what is free", rich_help_panel=PANEL)]
+Weights = Annotated[str, typer.Option(help="plain; or 8 bits, not exact: fp8-storage, fp8 or int8 (torchao).", rich_help_panel=PANEL)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, …", show_default="the best there is", rich_help_panel=PANEL)]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="the model's", rich_help_panel=PANEL)]
+Plan = Annotated[str | None, typer.Option(help="Attention plan.", show_default="the model's", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """What the options say, checked as far as that goes without weights."""
+
+    folder: Path
+    device: "torch.device"
+    dtype: "torch.dtype"
+    built_in: bool
+    memory: str | None
+    weights: str
+    inp: bool
+
+    def choose_memory(self, request: "FilmRequest") -> "Choice | None":
+        """The memory mode for a film; None for a small model where nobody asked, which is kept as it is."""
+        from mask2dit.cli.machine import free_bytes
+        from mask2dit.loading import choose_memory, is_large
+        from mask2dit.memory import parse_bytes
+
+        if self.memory is None and self.weights == "plain" and not is_large(self.folder):
+            return None
+        limit = parse_bytes(self.memory) if self.memory is not None else free_bytes(self.device)
+        main = free_bytes(None) if self.device.type != "cpu" else None
+        return choose_memory(
+            self.folder,
+            limit,
+            device=self.device,
+            dtype=self.dtype,
+            shape=request.shape,
+            inp=self.inp,
+            weights=self.weights,
+            main_bytes=main,
+        )
+
+    def load(
+        self, choice: "Choice | None", captions: Sequence[str], plan: str | None, lora: str | None, offline: bool
+    ) -> "Mask2DiTPipeline":
+        """The pipeline; where the text encoder is not to stay, captions are encoded first."""
+        from mask2dit.cli.machine import cache_folder
+        from mask2dit.loading import encode_ahead, load_pipeline
+
+        cache = None if self.built_in else cache_folder() / "prompts"
+        if choice is not None and choice.mode.text_first and cache is not None:
+            encode_ahead(self.folder, captions, cache, choice.mode, device=self.device, dtype=self.dtype)
+        options: dict[str, Any] = {"plan": plan, "lora": lora, "offline": offline, "inp": self.inp}
+        return load_pipeline(self.folder, device=self.device, dtype=self.dtype, memory=choice, prompt_cache=cache, **options)
+
+
+def chosen_model(
+    model: str | None,
+    revision: str | None,
+    offline: bool,
+    inp: bool,
+    memory: str | None,
+    weights: str,
+    device: str | None,
+    dtype: str | None,
+) -> ModelChoice:
+    """Find the model, download it where it must be, and check its folder. Imports torch."""
+    import torch
+
+    from mask2dit.cli.machine import checked_device, checked_dtype
+    from mask2dit.cli.quiet import quieten_libraries
+    from mask2dit.errors import InputError
+    from mask2dit.loading import find_model, own_dtype
+    from mask2dit.memory import WEIGHTS, parse_bytes
+    from mask2dit.model_folder import check_model_folder
+
+    quieten_libraries()
+    if weights not in WEIGHTS:
+        raise InputError(f"--weights: got {weights!r}, expected {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
+    if memory is not None:
+        parse_bytes(memory)
+    place, numbers = torch.device(checked_device(device)), checked_dtype(dtype)
+    folder = find_model(model, revision=revision, offline=offline)
+    check_model_folder(folder, inp=inp)
+    return ModelChoice(folder, place, numbers or own_dtype(folder), model is None, memory, weights, inp)

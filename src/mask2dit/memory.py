@@ -1,0 +1,300 @@
+"""How a model is kept in memory: the modes, what each takes, and which one fits a limit.
+
+What a mode takes is counted (footprint) on the networks and the video that are asked for. Modes that give the same film are tried from
+the fastest to the smallest; weights in 8 bits change the film a little, so they are taken only when they are asked for by name.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mask2dit.errors import InputError
+from mask2dit.footprint import Footprint, footprint
+from mask2dit.framewise import use_framewise_convolutions
+from mask2dit.latents import decode_latents
+from mask2dit.text import encode_tokens
+from mask2dit.video_shape import VideoShape
+
+Weights = Literal["plain", "fp8-storage", "fp8", "int8"]
+Offload = Literal["none", "model", "group", "disk"]
+WEIGHTS: tuple[Weights, ...] = ("plain", "fp8-storage", "fp8", "int8")
+
+GIB = 2**30
+UNITS = {"gib": GIB, "g": GIB, "gb": 10**9, "mib": 2**20, "m": 2**20, "mb": 10**6}
+BASE_BYTES = {"cuda": int(0.8 * GIB), "cpu": int(0.6 * GIB)}  # of CUDA itself; of Python with its libraries
+SPARE = 0.1  # of what is made on the way: workspaces of kernels, and what the allocator cannot use
+BLOCKS_AT_HAND = 2  # with group offload: the block that computes, and the next one
+FLOAT8 = torch.float8_e4m3fn
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMode:
+    """One way to keep a model. The default keeps all of it on the device.
+
+    `text_first`: the text encoder is loaded when a caption needs it and is let go before the transformer computes. `offload`: what waits
+    elsewhere: whole networks in main memory ("model"), or the transformer's blocks in main memory ("group") or on disk ("disk").
+    `tiled_vae`: frames are decoded in overlapping tiles. `weights`: the transformer's linear layers as they are, stored in 8-bit floats and
+    computed as ever ("fp8-storage"), or in torchao's 8-bit weights ("fp8", "int8").
+    """
+
+    text_first: bool = False
+    offload: Offload = "none"
+    tiled_vae: bool = False
+    weights: Weights = "plain"
+
+    @property
+    def sentence(self) -> str:
+        """What it does, for a person."""
+        parts = ["text encoder let go before denoising"] if self.text_first else []
+        parts += {"none": [], "model": ["one network at a time on the device"]}.get(
+            self.offload, [f"transformer block by block from {'main memory' if self.offload == 'group' else 'disk'}"]
+        )
+        parts += ["VAE in tiles"] if self.tiled_vae else []
+        parts += {
+            "plain": [],
+            "fp8-storage": ["transformer stored in 8-bit floats (approximate)"],
+            "fp8": ["8-bit floating-point weights (approximate)"],
+            "int8": ["8-bit integer weights (approximate)"],
+        }[self.weights]
+        return ", ".join(parts) if parts else "everything at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One network: bytes of its weights, of its largest block, of what lies outside of its blocks, and what one call of it takes."""
+
+    weights: int
+    block: int
+    outside: int
+    call: Footprint
+
+    @property
+    def working(self) -> int:
+        """Bytes made by a call, with spare."""
+        return ceil(self.call.peak_bytes * (1 + SPARE))
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one film takes by network. `text` is one caption, `transformer` one prediction for all scenes, `vae` the longest scene."""
+
+    text: Part | None
+    transformer: Part
+    vae: Part
+    tiled_vae_bytes: int
+    quantized: Mapping[Weights, int]
+    """Bytes of the transformer's weights, by what they are kept in."""
+
+    def stages(self, mode: MemoryMode) -> dict[str, int]:
+        """Bytes on the device at the fullest moment of each stage, without the base."""
+        whole, blockwise = mode.offload == "none", mode.offload in ("group", "disk")
+        transformer, share = self.quantized[mode.weights], self.quantized[mode.weights] / self.quantized["plain"]
+        text, text_working = (self.text.weights, self.text.working) if self.text else (0, 0)
+        decoding = ceil(self.tiled_vae_bytes * (1 + SPARE)) if mode.tiled_vae else self.vae.working
+        if self.text and blockwise:
+            text = self.text.outside + BLOCKS_AT_HAND * self.text.block
+        beside = transformer + self.vae.weights if whole else 0  # what waits on the device while another network works
+        text_beside = text if whole and not mode.text_first else 0
+        if blockwise:
+            transformer = self.transformer.outside + ceil(BLOCKS_AT_HAND * self.transformer.block * share)
+        vae_beside = self.vae.weights if whole else 0
+        return {
+            "encoding": text + text_working + (0 if mode.text_first else beside),
+            "denoising": transformer + self.transformer.working + vae_beside + text_beside,
+            "decoding": self.vae.weights + decoding + (beside - vae_beside) + text_beside,
+        }
+
+    def waiting(self, mode: MemoryMode) -> int:
+        """Bytes of main memory for what waits there while it is not on the device."""
+        if mode.offload not in ("model", "group"):
+            return 0
+        return self.quantized[mode.weights] + (self.vae.weights if mode.offload == "model" else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The mode that was taken for a limit, and why. `ladder`: every mode that was looked at, with its bytes, from the fastest on."""
+
+    mode: MemoryMode
+    peak_bytes: int
+    stages: Mapping[str, int]
+    limit_bytes: int | None
+    ladder: tuple[tuple[MemoryMode, int], ...]
+
+    def lines(self) -> list[str]:
+        """What was chosen and why, for a person."""
+        fullest = max(self.stages, key=self.stages.__getitem__)
+        limit = f" of {gib(self.limit_bytes)}" if self.limit_bytes is not None else ""
+        lines = [f"memory: {self.mode.sentence}; about {gib(self.peak_bytes)}{limit}, at its fullest while {fullest}"]
+        earlier = [(mode, peak) for mode, peak in self.ladder[: self._place()] if self.limit_bytes is not None and peak > self.limit_bytes]
+        if earlier:
+            mode, peak = earlier[-1]
+            lines.append(f"        because the next larger setting ({mode.sentence}) takes about {gib(peak)}")
+        return lines
+
+    def remedy(self) -> str:
+        """What to try after the device ran out of memory all the same."""
+        smaller = [(mode, peak) for mode, peak in self.ladder[self._place() + 1 :] if peak < self.peak_bytes]
+        if not smaller:
+            return "this is the smallest setting; make smaller pictures or fewer frames (--height, --width, --frames)"
+        mode, peak = smaller[0]
+        return f"the next smaller setting is --memory {ceil(peak / GIB * 10) / 10:g}GiB ({mode.sentence})"
+
+    def _place(self) -> int:
+        return [mode for mode, _ in self.ladder].index(self.mode)
+
+
+def modes(device: str, weights: Weights = "plain") -> tuple[MemoryMode, ...]:
+    """The modes for a kind of device, such as "cuda" or "cpu", from the fastest to the smallest."""
+    ladder = [MemoryMode(), MemoryMode(text_first=True), MemoryMode(text_first=True, tiled_vae=True)]
+    if device != "cpu":  # on the CPU, main memory is the device's own
+        ladder += [
+            MemoryMode(text_first=True, tiled_vae=True, offload="model"),
+            MemoryMode(text_first=True, tiled_vae=True, offload="group"),
+        ]
+    if weights in ("plain", "fp8-storage"):  # torchao's tensors cannot be written to the files that the offload uses
+        ladder.append(MemoryMode(text_first=True, tiled_vae=True, offload="disk"))
+    return tuple(replace(mode, weights=weights) for mode in ladder)
+
+
+def choose(
+    needs: Needs, device: str, limit_bytes: int | None = None, *, weights: Weights = "plain", main_bytes: int | None = None, asked: str = ""
+) -> Choice:
+    """The fastest mode whose fullest moment stays within `limit_bytes` (None: the first) and whose waiting parts fit into `main_bytes`.
+
+    asked: what the film is, for the error. Raises InputError where nothing fits.
+    """
+    base = BASE_BYTES.get(device, BASE_BYTES["cuda"])
+    ladder = [(mode, base + max(needs.stages(mode).values())) for mode in modes(device, weights)]
+    for mode, peak in ladder:
+        fits_main = main_bytes is None or needs.waiting(mode) <= main_bytes
+        if (limit_bytes is None or peak <= limit_bytes) and fits_main:
+            return Choice(mode, peak, needs.stages(mode), limit_bytes, tuple(ladder))
+    mode, peak = min(ladder, key=lambda rung: rung[1])
+    stage, size = max(needs.stages(mode).items(), key=lambda item: item[1])
+    raise InputError(
+        f"--memory: got {gib(limit_bytes or 0)}, expected at least {gib(peak)} for {asked or 'this film'} "
+        f"({stage} {gib(size)} + {gib(base)} of the system's own; with {mode.sentence}); make fewer scenes at once, fewer frames or "
+        "smaller pictures (--frames, --height, --width)"
+    )
+
+
+def count_needs(transformer: Any, vae: Any, text_encoder: Any | None, shape: VideoShape, dtype: torch.dtype, device: str) -> Needs:
+    """Count what a film of `shape` takes on a kind of device with these networks, which lie on the meta device and are used up."""
+    if device == "cpu":
+        use_framewise_convolutions(vae)
+    transformer, vae = transformer.to(dtype), vae.to(dtype)
+    length, config = transformer.config.max_text_seq_length, transformer.config
+    frames, (height, width) = shape.num_latent_frames, shape.latent_size
+    layout = shape.layout(length)
+    with torch.device("meta"):
+        latents = torch.empty(1, sum(frames), config.in_channels, height, width, dtype=dtype)
+        captions = torch.empty(1, layout.num_text_tokens, config.text_embed_dim, dtype=dtype)
+        timestep = torch.empty(1, layout.num_scenes)
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        scene = torch.empty(max(frames), config.in_channels, height, width, dtype=dtype)
+    text = None
+    if text_encoder is not None:
+        encoder = text_encoder.to(dtype)
+        text = _part(encoder, encoder.encoder.block, lambda: encode_tokens(tokens, encoder))
+    return Needs(
+        quantized={kept: _weight_bytes(transformer, kept) for kept in WEIGHTS},
+        text=text,
+        transformer=_part(transformer, transformer.transformer_blocks, lambda: transformer(latents, captions, timestep, layout)),
+        vae=Part(_bytes(vae), _bytes(vae), 0, footprint(lambda: decode_latents(vae, scene, scene.device))),
+        tiled_vae_bytes=_tiled_bytes(vae, scene),
+    )
+
+
+def _part(network: nn.Module, blocks: nn.ModuleList, call: Callable[[], Any]) -> Part:
+    """Blocks are alike, so two of them show the fullest moment, and the second of them what each further one computes."""
+    whole, sizes = _bytes(network), [_bytes(block) for block in blocks]
+    further = max(0, len(blocks) - 2)
+    del blocks[2:]
+    two = footprint(call)
+    del blocks[1:]
+    one = footprint(call)
+    linear = two.linear_flop + further * (two.linear_flop - one.linear_flop)
+    attention = two.attention_flop + further * (two.attention_flop - one.attention_flop)
+    return Part(whole, max(sizes), whole - sum(sizes), Footprint(two.peak_bytes, linear, attention))
+
+
+def _tiled_bytes(vae: Any, scene: torch.Tensor) -> int:
+    """The fullest moment of decoding in tiles: one tile at work, beside all tiles, their rows, the whole and its float32 copy.
+
+    One tile is counted; to count them all would take as long as it has operations.
+    """
+    rows, columns = vae.tile_latent_min_height, vae.tile_latent_min_width
+    frames, _, height, width = scene.shape
+    if height <= rows and width <= columns:
+        return footprint(lambda: decode_latents(vae, scene, scene.device)).peak_bytes
+    tile = scene[:, :, : min(rows, height), : min(columns, width)]
+    overlaps = (1 - vae.tile_overlap_factor_height) * (1 - vae.tile_overlap_factor_width)
+    num_frames = (frames - 1) * int(vae.config.temporal_compression_ratio) + 1
+    spatial = 2 ** (len(vae.config.block_out_channels) - 1)
+    pixels: int = num_frames * vae.config.out_channels * height * width * spatial**2
+    one = footprint(lambda: vae.decode(tile.transpose(0, 1)[None])).peak_bytes
+    kept = ceil(pixels * scene.element_size() / overlaps)
+    most: int = max(one + kept, kept + pixels * (2 * scene.element_size() + 4))
+    return most
+
+
+def _weight_bytes(transformer: Any, weights: Weights) -> int:
+    """Bytes of all weights when the linear layers of the blocks are kept in `weights`."""
+    total = _bytes(transformer)
+    for layer in eligible_layers(transformer) if weights != "plain" else ():
+        if weights == "fp8-storage":
+            total -= sum(value.numel() * (value.element_size() - 1) for value in layer.parameters())
+        else:
+            total -= layer.weight.numel() * (layer.weight.element_size() - 1) - 4 * layer.out_features  # one scale for each row
+    return total
+
+
+def eligible_layers(transformer: Any) -> list[nn.Linear]:
+    """The linear layers that may be kept in 8 bits: those of the blocks, but not in norms."""
+    named = transformer.transformer_blocks.named_modules()
+    return [layer for name, layer in named if isinstance(layer, nn.Linear) and "norm" not in name]
+
+
+def apply_weights(transformer: Any, weights: Weights, device: torch.device) -> None:
+    """Keep the transformer's linear layers in 8 bits. Raises InputError where the device or the installation cannot."""
+    if weights == "plain":
+        return
+    if weights in ("fp8-storage", "fp8"):
+        try:
+            torch.ones(1, device=device).to(FLOAT8).to(transformer.dtype)
+        except (RuntimeError, TypeError, NotImplementedError, AssertionError):
+            raise InputError(f"--weights {weights}: {device} cannot convert 8-bit floats; use int8 or plain") from None
+    if weights == "fp8-storage":
+        transformer.enable_layerwise_casting(storage_dtype=FLOAT8, compute_dtype=transformer.dtype)
+        return
+    try:
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        raise InputError(f"--weights {weights}: needs torchao; pip install torchao, or use fp8-storage or plain") from None
+    chosen = {id(layer) for layer in eligible_layers(transformer)}
+    config = Float8WeightOnlyConfig() if weights == "fp8" else Int8WeightOnlyConfig()
+    quantize_(transformer, config, filter_fn=lambda layer, _: id(layer) in chosen)
+
+
+def parse_bytes(text: str) -> int:
+    """'12GiB', '12 GB', '900MiB', or a plain number of GiB → bytes; InputError for anything else."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text.lower())
+    unit = UNITS.get((match[2] or "gib") if match else "")
+    if match is None or unit is None or float(match[1]) <= 0:
+        raise InputError(f"--memory: got {text!r}, expected a size such as 12GiB or 900MiB")
+    return int(float(match[1]) * unit)
+
+
+def gib(count: int) -> str:
+    """Bytes for a person."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(value.numel() * value.element_size() for value in (*module.parameters(), *module.buffers()))
