@@ -46,6 +46,23 @@ def _prepare(vae: Any, device: torch.device) -> None:
         use_framewise_convolutions(vae)
 
 
+def use_tiles(vae: Any) -> None:
+    """Let the VAE encode and decode frames in overlapping tiles, which costs time and a little exactness and saves most of its memory.
+
+    The tiles are diffusers', where their overlaps are whole latent cells; where not, its result would have another size than the film, and
+    tiles overlap by a quarter.
+    """
+    spatial = 2 ** (len(vae.config.block_out_channels) - 1)
+    heights = (vae.tile_sample_min_height, vae.tile_overlap_factor_height)
+    widths = (vae.tile_sample_min_width, vae.tile_overlap_factor_width)
+    if all(int(size // spatial * (1 - overlap)) * spatial == size - int(size * overlap) for size, overlap in (heights, widths)):
+        vae.enable_tiling()
+    else:
+        tile = [max(1, round(size / spatial / 4)) * 4 * spatial for size, _ in (heights, widths)]
+        vae.enable_tiling(*tile, 0.25, 0.25)
+    vae.enable_slicing()
+
+
 def draw_noise(
     shapes: Sequence[tuple[int, ...] | None], generator: Generators, device: torch.device, dtype: torch.dtype
 ) -> list[Tensor | None]:

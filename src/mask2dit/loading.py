@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from mask2dit.errors import InputError, ModelError, one_line
 from mask2dit.film_request import FilmRequest, resolve_request
 from mask2dit.hub import fetch_lora, fetch_model, is_hub_id
+from mask2dit.latents import use_tiles
 from mask2dit.memory import Choice, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
 from mask2dit.model_folder import (
     FIRST_PROJECTION,
@@ -100,7 +101,7 @@ def load_pipeline(
         memory = choose_memory(folder, parse_bytes(memory), device=place, dtype=dtype, inp=inp)
     mode = memory.mode if isinstance(memory, Choice) else memory or MemoryMode()
     options: dict[str, Any] = {"text_encoder": None} if mode.text_first else {}
-    if not has_own_values(folder) and any(part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts):  # the Hub's cache has --
+    if is_single_scene(folder):
         options["window"] = 1
     pipeline = _load_networks(folder, dtype, inp=inp, **options)
     check_fit(folder, pipeline)
@@ -123,6 +124,11 @@ def own_dtype(folder: Path) -> torch.dtype:
 def is_large(folder: Path) -> bool:
     """Whether it matters how the weights are kept."""
     return sum(file.stat().st_size for file in weight_files(folder, "transformer")) > LARGE_MODEL
+
+
+def is_single_scene(folder: Path) -> bool:
+    """Whether these are published weights that have seen one scene at a time, of which their folder says nothing."""
+    return not has_own_values(folder) and any(part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts)  # the Hub's cache has --
 
 
 def choose_memory(
@@ -269,8 +275,7 @@ def _arrange(pipeline: Mask2DiTPipeline, mode: MemoryMode, device: torch.device,
             pipeline.unload_lora_weights()
         apply_weights(transformer, mode.weights, device)
     if mode.tiled_vae:
-        pipeline.vae.enable_tiling()
-        pipeline.vae.enable_slicing()
+        use_tiles(pipeline.vae)
     if mode.offload in ("none", "model"):
         if mode.offload == "none":
             pipeline.to(device)

@@ -16,7 +16,7 @@ from torch import nn
 from mask2dit.errors import InputError
 from mask2dit.footprint import Footprint, footprint
 from mask2dit.framewise import use_framewise_convolutions
-from mask2dit.latents import decode_latents
+from mask2dit.latents import decode_latents, use_tiles
 from mask2dit.text import encode_tokens
 from mask2dit.video_shape import VideoShape
 
@@ -229,6 +229,7 @@ def _tiled_bytes(vae: Any, scene: torch.Tensor) -> int:
 
     One tile is counted; to count them all would take as long as it has operations.
     """
+    use_tiles(vae)
     rows, columns = vae.tile_latent_min_height, vae.tile_latent_min_width
     frames, _, height, width = scene.shape
     if height <= rows and width <= columns:
@@ -248,10 +249,11 @@ def _weight_bytes(transformer: Any, weights: Weights) -> int:
     """Bytes of all weights when the linear layers of the blocks are kept in `weights`."""
     total = _bytes(transformer)
     for layer in eligible_layers(transformer) if weights != "plain" else ():
+        size = layer.weight.element_size()
         if weights == "fp8-storage":
-            total -= sum(value.numel() * (value.element_size() - 1) for value in layer.parameters())
+            total -= (layer.weight.numel() + (layer.bias is not None) * layer.out_features) * (size - 1)
         else:
-            total -= layer.weight.numel() * (layer.weight.element_size() - 1) - 4 * layer.out_features  # one scale for each row
+            total -= layer.weight.numel() * (size - 1) - layer.out_features * size  # one scale for each row
     return total
 
 
@@ -271,7 +273,11 @@ def apply_weights(transformer: Any, weights: Weights, device: torch.device) -> N
         except (RuntimeError, TypeError, NotImplementedError, AssertionError):
             raise InputError(f"--weights {weights}: {device} cannot convert 8-bit floats; use int8 or plain") from None
     if weights == "fp8-storage":
-        transformer.enable_layerwise_casting(storage_dtype=FLOAT8, compute_dtype=transformer.dtype)
+        from diffusers.hooks import apply_layerwise_casting
+
+        compute = transformer.dtype
+        for layer in eligible_layers(transformer):
+            apply_layerwise_casting(layer, storage_dtype=FLOAT8, compute_dtype=compute)
         return
     try:
         from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_

@@ -13,8 +13,9 @@ Command = Callable[..., Result]
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `mask2dit …` in an empty folder."""
+    """Run `mask2dit …` in an empty folder, with an empty cache."""
     workplace = tmp_path / "workplace"
     workplace.mkdir()
     monkeypatch.chdir(workplace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mask2dit import film
 from mask2dit.errors import InputError, Mask2DiTError, OutputError, StoryboardError
+from mask2dit.loading import load_pipeline
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.production import FilmFolder, FilmInterrupted, FilmSettings, make_film, scene_generator
 from mask2dit.storyboard import Storyboard
@@ -340,13 +341,19 @@ def test_a_folder_that_takes_no_files_is_found_out_before_the_work(pipeline: Mas
     assert watched.seen == [] and files_in(finished) == before
 
 
-def test_out_of_memory_is_one_line(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+def test_out_of_memory_is_one_line(pipeline: Mask2DiTPipeline, board: Storyboard, model_folder: Path, tmp_path: Path) -> None:
     def exhausted() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB\n and a long report")
 
     with pytest.raises(Mask2DiTError, match=r"^out of memory while decoding; .*latents of scenes 1 to 3, video of scene 1;") as caught:
         make_film(pipeline, board, tmp_path / "fox", SETTINGS, progress=Watched("decoding", 1, exhausted))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "; make smaller pictures or fewer frames (--height, --width, --frames);" in str(caught.value)
+
+    counted = load_pipeline(model_folder, memory="8GiB")
+    with pytest.raises(Mask2DiTError, match=r"; the next smaller setting is --memory 0.7GiB \(text encoder let go before denoising\); in "):
+        make_film(counted, board, tmp_path / "counted", SETTINGS, progress=Watched("decoding", 1, exhausted))
+    finished = make_film(counted, board, tmp_path / "counted", SETTINGS)  # the same command goes on, with what was saved
+    assert finished.status == "complete" and finished.timings_seconds["denoising"] > 0
 
 
 def test_a_bug_is_not_hidden_and_is_on_record(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
