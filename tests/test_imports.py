@@ -9,7 +9,7 @@ import mask2dit
 
 PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
-    {"errors"},
+    {"errors", "amounts"},
     {"storyboard", "scene_layout", "video_shape"},
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},
     {"attention"},
@@ -17,6 +17,7 @@ LEVELS = [
     {"memory"},
     {"pipeline", "film", "video_files", "cuts"},
     {"model_folder", "hub"},
+    {"published"},
     {"loading"},
     {"extractors", "playhouse"},
     {"production", "training", "curation", "evaluation"},

@@ -229,11 +229,11 @@ LARGE = Needs(  # about 5B's
     ("device", "limit", "sentence"),
     [
         ("cuda", 48, "everything at once"),
-        ("cuda", 30, "text encoder let go before denoising"),
-        ("cuda", 17, "text encoder let go before denoising, VAE in tiles"),
-        ("cuda", 16.5, "text encoder let go before denoising, one network at a time on the device, VAE in tiles"),
-        ("cuda", 12, "text encoder let go before denoising, transformer block by block from main memory, VAE in tiles"),
-        ("cpu", 12, "text encoder let go before denoising, transformer block by block from disk, VAE in tiles"),
+        ("cuda", 30, "text encoder let go"),
+        ("cuda", 17, "text encoder let go, VAE in tiles"),
+        ("cuda", 16.5, "text encoder let go, one network at a time on the device, VAE in tiles"),
+        ("cuda", 12, "text encoder let go, transformer block by block from main memory, VAE in tiles"),
+        ("cpu", 12, "text encoder let go, transformer block by block from disk, VAE in tiles"),
     ],
 )
 def test_the_fastest_that_fits_is_taken(device: str, limit: float, sentence: str) -> None:
@@ -278,7 +278,7 @@ def test_nothing_fits() -> None:
 
 def test_the_remedy_is_the_next_smaller_setting() -> None:
     choice = choose(LARGE, "cuda")
-    assert choice.remedy() == "the next smaller setting is --memory 27.7GiB (text encoder let go before denoising)"
+    assert choice.remedy() == "the next smaller setting is --memory 27.7GiB (text encoder let go)"
     assert choose(LARGE, "cuda", int(27.7 * GIB)).mode == MemoryMode(text_first=True)
     smallest = choose(LARGE, "cuda", 7 * GIB)
     assert smallest.remedy().startswith("this is the smallest setting; make smaller pictures")

@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,26 @@ class Footprint:
 
 def footprint(call: Callable[[], Any]) -> Footprint:
     """Count what `call` makes; whatever it uses must lie on the meta device. Nothing is differentiated."""
-    living, fused, counter = _Living(), _FusedAttention(), FlopCounterMode(display=False)
-    with torch.no_grad(), fused, counter, living:
+    living, fused = _Living(), _FusedAttention()
+    with torch.no_grad(), fused, living:
         call()
-    return Footprint(living.peak_bytes, int(counter.get_total_flops()), fused.flop)
+    return Footprint(living.peak_bytes, living.flop, fused.flop)
 
 
 class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the storages that were made and are still alive."""
+    """Bytes of the storages that were made and are still alive, and the arithmetic of matrix products and convolutions."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = 0
+        self.flop = 0
         self._alive: dict[int, int] = {}
         self._bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         outcome = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=outcome)
         if any(value.alias_info is not None for value in func._schema.returns):
             return outcome  # a view, or a change in place
         for value in tree_leaves(outcome):

@@ -112,7 +112,7 @@ def load_pipeline(
     pipeline.memory = memory if isinstance(memory, Choice) else None
     pipeline.text_side = _text_side(folder, mode, place, dtype, prompt_cache)
     pipeline.set_progress_bar_config(disable=True)
-    _arrange(pipeline, mode, place, fused=lora is not None)
+    arrange(pipeline, mode, place)
     return pipeline
 
 
@@ -128,7 +128,9 @@ def is_large(folder: Path) -> bool:
 
 def is_single_scene(folder: Path) -> bool:
     """Whether these are published weights that have seen one scene at a time, of which their folder says nothing."""
-    return not has_own_values(folder) and any(part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts)  # the Hub's cache has --
+    return not has_own_values(folder) and any(
+        part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts
+    )  # the Hub's cache has --
 
 
 def choose_memory(
@@ -266,11 +268,11 @@ def _load_text_encoder(folder: Path, mode: MemoryMode, device: torch.device, dty
     return text_encoder.to(device)
 
 
-def _arrange(pipeline: Mask2DiTPipeline, mode: MemoryMode, device: torch.device, *, fused: bool) -> None:
-    """Put the networks where the mode wants them."""
+def arrange(pipeline: Mask2DiTPipeline, mode: MemoryMode, device: torch.device) -> None:
+    """Put a pipeline's networks where the mode wants them; adapters must be there before. Once for a pipeline."""
     transformer: Any = pipeline.transformer
     if mode.weights != "plain":
-        if fused:  # adapters go into the weights before those lose bits
+        if getattr(transformer, "peft_config", None):  # adapters go into the weights before those lose bits
             pipeline.fuse_lora()
             pipeline.unload_lora_weights()
         apply_weights(transformer, mode.weights, device)

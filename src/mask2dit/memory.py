@@ -50,7 +50,7 @@ class MemoryMode:
     @property
     def sentence(self) -> str:
         """What it does, for a person."""
-        parts = ["text encoder let go before denoising"] if self.text_first else []
+        parts = ["text encoder let go"] if self.text_first else []
         parts += {"none": [], "model": ["one network at a time on the device"]}.get(
             self.offload, [f"transformer block by block from {'main memory' if self.offload == 'group' else 'disk'}"]
         )

@@ -87,14 +87,18 @@ def build_network(folder: Path, name: str, *, inp: bool = False) -> Any:
         raise ModelError(f"{folder / name / 'config.json'}: {one_line(error, 300)}") from error
 
 
-def load_values(folder: Path) -> dict[str, Any]:
-    """A model's own values, such as height and window, with the defaults that released folders rely on; ModelError for nonsense."""
-    defaults = {
+def default_values() -> dict[str, Any]:
+    """What a model is taken to be where its folder does not say: the values of the released weights."""
+    return {
         name: parameter.default
         for name, parameter in inspect.signature(Mask2DiTPipeline.__init__).parameters.items()
         if parameter.default is not inspect.Parameter.empty
     }
-    path = folder / "model_index.json"
+
+
+def load_values(folder: Path) -> dict[str, Any]:
+    """A model's own values, such as height and window, with the defaults that released folders rely on; ModelError for nonsense."""
+    path, defaults = folder / "model_index.json", default_values()
     saved = _read_json(path)
     values = {name: saved.get(name, default) for name, default in defaults.items()}
     for name, default in defaults.items():

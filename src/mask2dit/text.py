@@ -98,11 +98,16 @@ def check_captions(captions: Sequence[str], negative_prompts: Sequence[str], tok
 
 def check_caption(caption: str, tokenizer: Any, max_length: int, place: str) -> None:
     """Raise InputError if a caption has more tokens than the model reads per scene."""
-    count = len(tokenizer(caption, truncation=False, verbose=False).input_ids)
+    count = count_tokens(caption, tokenizer)
     if count > max_length:
         raise InputError(
             f"{place}: got {count} tokens ({len(caption)} characters), expected at most {max_length} per scene; shorten the text"
         )
+
+
+def count_tokens(caption: str, tokenizer: Any) -> int:
+    """How many tokens a caption has, however many a model reads."""
+    return len(tokenizer(caption, truncation=False, verbose=False).input_ids)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = run("--help", folder=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert result.returncode == 0 and all(name in result.stdout for name in ("generate", "storyboard", "words", "--version"))
+    assert result.returncode == 0 and all(name in result.stdout for name in ("generate", "doctor", "storyboard", "words", "--version"))
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0  # seconds of work, whatever else the machine does
 
 
@@ -61,6 +61,8 @@ def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:
         ["--help"],
         ["generate", "--help"],
         ["generate", "absent.yaml"],
+        ["doctor", "--help"],
+        ["doctor", "absent.yaml"],
         ["words"],
         ["storyboard", "--random"],
         ["storyboard", "absent.yaml"],

@@ -3,26 +3,24 @@
 import re
 import shlex
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mask2dit.cli import model_options as options
+from mask2dit.cli.storyboard_argument import StoryboardArgument, naming, read_storyboard
 
 if TYPE_CHECKING:
     from mask2dit.production import FilmRecord
     from mask2dit.storyboard import Storyboard
 
 SLUG_LENGTH = 40
-STORYBOARD_SUFFIXES = (".yaml", ".yml", ".json")
 SHOWN_WORDS = 8
 
 
 def generate(
-    storyboard: Annotated[str, typer.Argument(help="A storyboard file, or captions with ';' between scenes.", show_default=False)],
+    storyboard: StoryboardArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The film's folder.", show_default="films/<title>")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
     guidance: Annotated[
@@ -53,7 +51,7 @@ def generate(
     The same command goes on with a film that was interrupted.
     """
     began = time.perf_counter()
-    board, source = _read(storyboard)
+    board, source = read_storyboard(storyboard)
     folder = output or Path("films") / _slug(board.title or (source.stem if source else board.scenes[0].prompt))
     if model is None:
         _note_unknown_words(board)
@@ -83,17 +81,6 @@ def generate(
     _tell(record, folder, storyboard, source)
 
 
-def _read(text: str) -> tuple["Storyboard", Path | None]:
-    from mask2dit.storyboard import Storyboard
-
-    path = Path(text)
-    try:
-        is_file = path.suffix.lower() in STORYBOARD_SUFFIXES or path.exists()
-    except OSError:  # captions too long for a file name
-        is_file = False
-    return (Storyboard.read(path), path) if is_file else (Storyboard.from_text(text), None)
-
-
 def _slug(text: str) -> str:
     words = re.sub(r"[\W_]+", "-", re.sub("['’]", "", text.lower())).strip("-")
     return words[:SLUG_LENGTH].rstrip("-") or "film"
@@ -106,19 +93,6 @@ def _note_unknown_words(board: "Storyboard") -> None:
     if unknown:
         shown = ", ".join(word[:SLUG_LENGTH] for word in unknown[:SHOWN_WORDS]) + (", …" if len(unknown) > SHOWN_WORDS else "")
         typer.echo(f"note: the built-in model does not know: {shown}; `mask2dit words` lists what it knows", err=True)
-
-
-@contextmanager
-def naming(source: Path | None) -> Iterator[None]:
-    """Put the storyboard's file before what is wrong with one of its scenes."""
-    from mask2dit.errors import InputError, StoryboardError
-
-    try:
-        yield
-    except (InputError, StoryboardError) as error:
-        if source is not None and str(error).startswith("scene "):
-            raise type(error)(f"{source}: {error}") from None
-        raise
 
 
 def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None) -> None:

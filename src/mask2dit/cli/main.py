@@ -10,13 +10,15 @@ import typer
 from typer.core import TyperGroup
 
 from mask2dit import __version__
-from mask2dit.cli import generate, storyboard, train, words
+from mask2dit.cli import doctor, generate, storyboard, train, words
+from mask2dit.cli.quiet import quieten_imports
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
 WELCOME = """mask2dit makes films of several scenes from a storyboard. Type one of these:
 
   mask2dit generate "a red fox walks right in the meadow; the fox jumps on the beach at sunset; the fox sleeps in the forest at night"
   mask2dit storyboard --random -o story.yaml     write a storyboard to start from
+  mask2dit doctor story.yaml                     what its film will be and take
   mask2dit generate story.yaml -o films/story    make its film
   mask2dit words                                 what the built-in model understands
   mask2dit --help                                everything else"""
@@ -55,6 +57,7 @@ def _fail(message: str, status: int) -> int:
 
 app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode="rich", invoke_without_command=True)
 app.command("generate")(generate.generate)
+app.command("doctor")(doctor.doctor)
 app.command("storyboard")(storyboard.storyboard)
 app.command("train")(train.train)
 app.command("words")(words.words)
@@ -78,4 +81,5 @@ def _welcome(
 
 def main() -> None:
     """Entry point of the `mask2dit` script."""
+    quieten_imports()
     app(prog_name="mask2dit")

@@ -42,14 +42,11 @@ class ModelChoice:
 
     def choose_memory(self, request: "FilmRequest") -> "Choice | None":
         """The memory mode for a film; None for a small model where nobody asked, which is kept as it is."""
-        from mask2dit.cli.machine import free_bytes
         from mask2dit.loading import choose_memory, is_large
-        from mask2dit.memory import parse_bytes
 
-        if self.memory is None and self.weights == "plain" and not is_large(self.folder):
+        if not memory_is_asked(self.memory, self.weights) and not is_large(self.folder):
             return None
-        limit = parse_bytes(self.memory) if self.memory is not None else free_bytes(self.device)
-        main = free_bytes(None) if self.device.type != "cpu" else None
+        limit, main = memory_room(self.memory, self.device)
         return choose_memory(
             self.folder,
             limit,
@@ -86,21 +83,41 @@ def chosen_model(
     dtype: str | None,
 ) -> ModelChoice:
     """Find the model, download it where it must be, and check its folder. Imports torch."""
+    from mask2dit.loading import find_model, own_dtype
+    from mask2dit.model_folder import check_model_folder
+
+    place, numbers = checked_machine(memory, weights, device, dtype)
+    folder = find_model(model, revision=revision, offline=offline)
+    check_model_folder(folder, inp=inp)
+    return ModelChoice(folder, place, numbers or own_dtype(folder), model is None, memory, weights, inp)
+
+
+def checked_machine(memory: str | None, weights: str, device: str | None, dtype: str | None) -> "tuple[torch.device, torch.dtype | None]":
+    """Check the options that need no model: where to compute, and in what, None for the model's own. Quietens libraries, imports torch."""
     import torch
 
     from mask2dit.cli.machine import checked_device, checked_dtype
     from mask2dit.cli.quiet import quieten_libraries
     from mask2dit.errors import InputError
-    from mask2dit.loading import find_model, own_dtype
     from mask2dit.memory import WEIGHTS, parse_bytes
-    from mask2dit.model_folder import check_model_folder
 
     quieten_libraries()
     if weights not in WEIGHTS:
         raise InputError(f"--weights: got {weights!r}, expected {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
     if memory is not None:
         parse_bytes(memory)
-    place, numbers = torch.device(checked_device(device)), checked_dtype(dtype)
-    folder = find_model(model, revision=revision, offline=offline)
-    check_model_folder(folder, inp=inp)
-    return ModelChoice(folder, place, numbers or own_dtype(folder), model is None, memory, weights, inp)
+    return torch.device(checked_device(device)), checked_dtype(dtype)
+
+
+def memory_is_asked(memory: str | None, weights: str) -> bool:
+    """Whether somebody has said how a model is to be kept; else a small one is kept as it is."""
+    return memory is not None or weights != "plain"
+
+
+def memory_room(memory: str | None, device: "torch.device") -> tuple[int, int | None]:
+    """Bytes on the device, as asked or as free; and those free in main memory, None where that is the device's own."""
+    from mask2dit.cli.machine import free_bytes
+    from mask2dit.memory import parse_bytes
+
+    limit = parse_bytes(memory) if memory is not None else free_bytes(device)
+    return limit, free_bytes(None) if device.type != "cpu" else None

@@ -1,5 +1,19 @@
 """Libraries keep their log lines and bars to themselves while a command runs."""
 
+import logging
+
+NOISY_IMPORTS = (
+    "torchao",
+    "torch.utils._pytree",
+    "diffusers.quantizers.torchao.torchao_quantizer",
+)  # they warn of optional parts of themselves as they are imported
+
+
+def quieten_imports() -> None:
+    """Call before the first import of torch."""
+    for name in NOISY_IMPORTS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
 
 def quieten_libraries() -> None:
     """Call after the first import of diffusers; imports transformers."""

@@ -15,10 +15,12 @@ from diffusers import AutoencoderKLCogVideoX
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
+from mask2dit.amounts import duration
 from mask2dit.errors import InputError, ModelError, one_line
 from mask2dit.loading import load_component
 from mask2dit.model_folder import load_config
 from mask2dit.plans import AttentionGroup, get_plan
+from mask2dit.published import COGVIDEOX_5B
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.training.config import DiffusionRecipe, Recipe, TransformerConfig, VideoConfig
 from mask2dit.training.model import add_lora, video_of
@@ -27,7 +29,6 @@ from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import Compression, VideoShape
 
 PUBLISHED = ("CogVideoX-5b", "Mask2DiT")
-PUBLISHED_TEXT = {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "feed_forward_proj": "gated-gelu"}  # T5 v1.1 XXL
 PUBLISHED_VIDEO = VideoConfig(height=480, width=720, num_frames=49, fps=8)
 
 GIB = 2**30
@@ -134,7 +135,7 @@ class Estimate:
         for card, rate in RATES.items():
             seconds = self.seconds_per_step(rate)
             rule = f"at {RATE_SHARE:.0%} of {rate / 1e12:.0f} TFLOP/s in bfloat16{slower}"
-            rows.append((f"time, {card}", f"{_duration(seconds)} per step, {_duration(steps * seconds)} in all, {rule}"))
+            rows.append((f"time, {card}", f"{duration(seconds)} per step, {duration(steps * seconds)} in all, {rule}"))
         rows.append(
             ("not counted", f"validation films; time to read, encode and exchange; CUDA's own ({RESERVE_GIB} GiB of a card are left)")
         )
@@ -203,7 +204,7 @@ def build_networks(recipe: DiffusionRecipe) -> Networks:
             vae = _from_config(AutoencoderKLCogVideoX.from_config, folder, "vae")
             text_encoder, video = _from_config(_text_encoder, folder, "text_encoder"), video_of(recipe, folder)
         elif any(name.lower() in str(folder).lower() for name in PUBLISHED):  # such as a run's; the sizes are the defaults
-            transformer, vae, text_encoder = Mask2DiTTransformer3DModel(), AutoencoderKLCogVideoX(), _text_encoder(PUBLISHED_TEXT)
+            transformer, vae, text_encoder = COGVIDEOX_5B.networks()
             video, note = recipe.video or PUBLISHED_VIDEO, f"the weights are not here; sizes of the published {PUBLISHED[0]}"
         else:
             remedy = f"to estimate before it is there, add start_from=weights/{PUBLISHED[0]}"
@@ -383,8 +384,3 @@ def _trains(module: nn.Module) -> bool:
 
 def _count(module: nn.Module, trained_only: bool = False) -> int:
     return sum(value.numel() for value in module.parameters() if value.requires_grad or not trained_only)
-
-
-def _duration(seconds: float) -> str:
-    units = (("days", 86400), ("hours", 3600), ("minutes", 60))
-    return next((f"{seconds / length:.1f} {unit}" for unit, length in units if seconds >= 2 * length), f"{seconds:.3g} s")

@@ -1,0 +1,67 @@
+"""`mask2dit doctor`: what a film will be, take, and stumble over, before anything is made."""
+
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from mask2dit.cli import model_options as options
+from mask2dit.cli.storyboard_argument import StoryboardArgument, naming, read_storyboard
+
+if TYPE_CHECKING:
+    from mask2dit.memory import Weights
+
+
+def doctor(
+    storyboard: StoryboardArgument,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")] = None,
+    model: options.Model = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    inp: options.Inp = False,
+    memory: options.Memory = None,
+    weights: options.Weights = "plain",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+) -> None:
+    """Say what a film will be and what it takes; nothing is made or downloaded.
+
+    The exit status is 1 if there is a problem that would stop its making.
+    """
+    asked = dict(locals())
+    board, source = read_storyboard(storyboard)
+
+    from mask2dit.cli.progress import shown_notes
+
+    with shown_notes(), naming(source):
+        from mask2dit.production import FilmSettings
+        from mask2dit.production.forecast import Room, forecast
+        from mask2dit.production.forecast_report import report, verdict
+        from mask2dit.production.subject import find_subject
+
+        settings = FilmSettings(0, height, width, steps, guidance, frames, negative_prompt)
+        place, numbers = options.checked_machine(memory, weights, device, dtype)
+        subject = find_subject(model, revision=revision, inp=inp)
+        room = Room(*options.memory_room(memory, place), cast("Weights", weights), options.memory_is_asked(memory, weights))
+        found = forecast(board, subject, settings, room, device=place, dtype=numbers)
+    typer.echo("\n".join([*report(found), "", verdict(found)]))
+    if found.shortage is None:
+        typer.echo(f"{'Then' if found.problems else 'Make it'}:\n  {_generate(**asked)}")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+def _generate(storyboard: str, **asked: Any) -> str:
+    """The command that makes the film, with the options that differ from their defaults."""
+    words = ["mask2dit", "generate", storyboard]
+    for name, value in asked.items():
+        if value not in (None, False, "plain"):
+            words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return shlex.join(words)
