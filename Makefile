@@ -14,7 +14,7 @@ film: $(READY)
 	$(VENV)/bin/mask2dit generate storyboards/fox.yaml -o films/fox --overwrite
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2
 
 test-slow: $(READY)
 	$(RUN) -m pytest -m slow

@@ -272,7 +272,7 @@ def test_what_waits_needs_room_in_main_memory() -> None:
 
 
 def test_nothing_fits() -> None:
-    with pytest.raises(InputError, match=r"--memory: got 2.0 GiB, expected at least 6.8 GiB for three scenes \(denoising 6.0 GiB"):
+    with pytest.raises(InputError, match=r"memory: got 2.0 GiB, expected at least 6.9 GiB for three scenes \(denoising 6.0 GiB"):
         choose(LARGE, "cuda", 2 * GIB, asked="three scenes")
 
 
@@ -310,7 +310,7 @@ def test_a_limit_given_to_load_pipeline(model_folder: Path, plain: torch.Tensor)
     smallest = min(peak for _, peak in pipeline.memory.ladder)
     tight = load_pipeline(model_folder, memory=f"{smallest / 2**20 + 1:.0f}MiB")
     assert tight.memory is not None and tight.memory.mode.text_first and tight.text_encoder is None
-    with pytest.raises(InputError, match=r"--memory: got 1 MiB, expected at least .* for 3 scenes of 9 frames at 16 × 24"):
+    with pytest.raises(InputError, match=r"memory: got 1 MiB, expected at least .* for 3 scenes of 9 frames at 16 × 24"):
         load_pipeline(model_folder, memory="1MiB")
 
 

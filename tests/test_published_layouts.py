@@ -139,7 +139,5 @@ def test_an_inp_folder_is_refused_and_then_taken(mask2dit_folder: Path, tmp_path
 def test_a_folder_with_a_shard_missing_is_refused(tmp_path: Path) -> None:
     folder = write_published(tmp_path / "Mask2DiT", torch.bfloat16, FIVE_B)
     (folder / "text_encoder/model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(
-        ModelError, match=r"text_encoder: model-00002-of-00002.safetensors of 2 shards missing, which"
-    ):
+    with pytest.raises(ModelError, match=r"text_encoder: model-00002-of-00002.safetensors of 2 shards missing, which"):
         check_model_folder(folder)

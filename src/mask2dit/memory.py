@@ -178,7 +178,7 @@ def choose(
     mode, peak = min(ladder, key=lambda rung: rung[1])
     stage, size = max(needs.stages(mode).items(), key=lambda item: item[1])
     raise InputError(
-        f"--memory: got {gib(limit_bytes or 0)}, expected at least {gib(peak)} for {asked or 'this film'} "
+        f"memory: got {gib(limit_bytes or 0)}, expected at least {gib(peak, up=True)} for {asked or 'this film'} "
         f"({stage} {gib(size)} + {gib(base)} of the system's own; with {mode.sentence}); make fewer scenes at once, fewer frames or "
         "smaller pictures (--frames, --height, --width)"
     )
@@ -297,9 +297,11 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * unit)
 
 
-def gib(count: int) -> str:
-    """Bytes for a person."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
+def gib(count: int, *, up: bool = False) -> str:
+    """Bytes for a person, rounded to the nearest, or up where less would not do."""
+    unit, tenths, name = (GIB, 10, "GiB") if count >= GIB else (2**20, 1, "MiB")
+    number = count / unit * tenths
+    return f"{(ceil(number) if up else round(number)) / tenths:.{tenths // 10}f} {name}"
 
 
 def _bytes(module: nn.Module) -> int:

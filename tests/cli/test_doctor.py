@@ -62,7 +62,7 @@ def test_problems_are_lines_and_an_exit_status(command: Command, model_folder: P
 
 def test_what_does_not_fit_is_a_problem(command: Command, model_folder: Path) -> None:
     result = command("doctor", STORY, "--model", model_folder, "--frames", 1, "--memory", "100MiB")
-    assert result.exit_code == 1 and "problem: --memory: got 100 MiB, expected at least " in result.stdout
+    assert result.exit_code == 1 and "problem: memory: got 100 MiB, expected at least " in result.stdout
     assert result.stdout.splitlines()[-1].startswith("It does not fit: ") and "mask2dit generate" not in result.stdout
     refused = command("generate", STORY, "--model", model_folder, "--frames", 1, "--memory", "100MiB")
     told = next(line for line in result.stdout.splitlines() if line.startswith("problem: "))

@@ -75,7 +75,7 @@ def test_adapters(command: Command, model_folder: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--memory", "plenty"], "error: --memory: got 'plenty', expected a size such as 12GiB or 900MiB"),
-        (["--memory", "5MiB"], "error: --memory: got 5 MiB, expected at least 61"),
+        (["--memory", "5MiB"], "error: memory: got 5 MiB, expected at least 61"),
         (["--weights", "int4"], "error: --weights: got 'int4', expected plain, fp8-storage, fp8 or int8"),
         (["--revision", "main"], "error: revision: got 'main' with "),
         (["--inp"], "has no input channels beside the latents' 4; leave out --inp"),
