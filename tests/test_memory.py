@@ -272,7 +272,7 @@ def test_what_waits_needs_room_in_main_memory() -> None:
 
 
 def test_nothing_fits() -> None:
-    with pytest.raises(InputError, match=r"memory: got 2.0 GiB, expected at least 6.9 GiB for three scenes \(denoising 6.0 GiB"):
+    with pytest.raises(InputError, match=r"memory: got 2.0 GiB, expected at least 6.8 GiB for three scenes \(denoising 6.0 GiB"):
         choose(LARGE, "cuda", 2 * GIB, asked="three scenes")
 
 
