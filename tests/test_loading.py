@@ -269,7 +269,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no vae in the index": (of_config("model_index.json", vae=...), "component vae is missing"),
     "odd entry": (of_config("model_index.json", text_encoder=[]), "component text_encoder is missing"),
     "no tokenizer": (lambda folder: shutil.rmtree(folder / "tokenizer"), "component tokenizer is missing"),
-    "broken tokenizer": (lambda folder: (folder / "tokenizer/tokenizer.json").write_text('{"'), "cannot be loaded as a model folder"),
+    "broken tokenizer": (lambda folder: (folder / "tokenizer/tokenizer.json").write_text('{"'), "tokenizer: cannot be loaded: "),
     "no text encoder": (lambda folder: shutil.rmtree(folder / "text_encoder"), "component text_encoder is missing"),
     "no scheduler": (lambda folder: (folder / "scheduler/scheduler_config.json").unlink(), "no file named scheduler_config.json"),
     "other transformer": (
@@ -281,7 +281,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         "the scheduler is EulerDiscreteScheduler, expected CogVideoXDDIMScheduler or CogVideoXDPMScheduler",
     ),
     "no configuration": (lambda folder: (folder / "transformer/config.json").unlink(), "config.json: no such file"),
-    "configuration of nonsense": (of_config("transformer/config.json", num_layers="x"), "config.json: 'str' object"),
+    "configuration of nonsense": (
+        of_config("transformer/config.json", num_layers="x"),
+        "config.json: num_layers is 'x', expected a number above 0",
+    ),
     "unknown plan": (of_config("transformer/config.json", attention_plan="x"), "config.json: plan: got 'x', expected one of"),
     "learned positions": (
         of_config("transformer/config.json", use_learned_positional_embeddings=True),

@@ -3,6 +3,7 @@
 What must be in a folder is model_folder's, downloads are hub's, and what a memory mode means is memory's; here they become a pipeline.
 """
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -13,24 +14,24 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from mask2dit.errors import InputError, ModelError, one_line
 from mask2dit.film_request import FilmRequest, resolve_request
-from mask2dit.hub import fetch_lora, fetch_model, is_hub_id
+from mask2dit.hub import LORA_FILE, fetch_lora, fetch_model, is_hub_id
 from mask2dit.latents import use_tiles
 from mask2dit.memory import Choice, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
 from mask2dit.model_folder import (
     FIRST_PROJECTION,
     NETWORKS,
     build_network,
-    check_fit,
     check_model_folder,
     digest_of_text,
-    has_own_values,
     load_config,
+    load_values,
     model_values,
     read_header,
     read_index,
@@ -43,8 +44,7 @@ from mask2dit.text import PromptCache, TextSide, check_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import VideoShape
 
-LORA_FILE = "pytorch_lora_weights.safetensors"  # diffusers' name
-SINGLE_SCENE = ("cogvideox-2b", "cogvideox-5b")  # published text-to-video weights that have seen one scene at a time
+OFFLOAD_FOLDER = "mask2dit-offload-"
 LARGE_MODEL = 10**9  # bytes of the transformer's weights: above, they are computed in the format that they are stored in
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError)
 
@@ -81,6 +81,7 @@ def load_pipeline(
     dtype: torch.dtype | None = None,
     memory: MemoryMode | Choice | str | None = None,
     prompt_cache: str | Path | None = None,
+    captions: Sequence[str] | None = None,
     revision: str | None = None,
     offline: bool = False,
     inp: bool = False,
@@ -89,28 +90,31 @@ def load_pipeline(
 
     plan: an attention plan's name, None for the model's own. lora: adapters in diffusers' format: a folder, a file, or a Hub id. device:
     None leaves it on the CPU. dtype: None is the weights' own format for large models, float32 for small ones. memory: a limit such as
-    "12GiB" on the device, for the model's own window and size, or a MemoryMode; None keeps everything on the device. prompt_cache: a
-    folder for encoded captions. revision, offline: see `find_model`. inp: take a CogVideoX-Fun InP checkpoint, cut to the latents'
-    channels.
+    "12GiB" on the device, for the model's own window and size, or a MemoryMode; None keeps everything on the device. captions: the film's,
+    with its negative prompts; where the mode lets the text encoder go, they are encoded before anything else is loaded, and without them
+    it is loaded beside the other networks when a caption needs it. prompt_cache: a folder for encoded captions. revision, offline: see
+    `find_model`. inp: take a CogVideoX-Fun InP checkpoint, cut to the latents' channels.
     Raises ModelError or InputError, in one line, where the folder is missing or is not what it should be, or does not fit.
     """
     folder = find_model(model, revision=revision, offline=offline)
     check_model_folder(folder, inp=inp)
     place, dtype = torch.device(device or "cpu"), dtype or own_dtype(folder)
     if isinstance(memory, str):
-        memory = choose_memory(folder, parse_bytes(memory), device=place, dtype=dtype, inp=inp)
+        memory = choose_memory(folder, parse_bytes(memory), device=place, dtype=dtype, inp=inp, ahead=captions is not None)
     mode = memory.mode if isinstance(memory, Choice) else memory or MemoryMode()
     options: dict[str, Any] = {"text_encoder": None} if mode.text_first else {}
-    if is_single_scene(folder):
-        options["window"] = 1
+    options |= {"window": load_values(folder)["window"]}
+    side = _text_side(folder, mode, place, dtype, prompt_cache)
+    if side is not None and mode.text_first and captions:
+        length = load_config(folder, "transformer")["max_text_seq_length"]
+        side.rows(captions, load_component(folder, "tokenizer"), None, length, place)
     pipeline = _load_networks(folder, dtype, inp=inp, **options)
-    check_fit(folder, pipeline)
     if plan is not None:
         pipeline.transformer.set_attention_plan(plan)
     if lora is not None:
         _load_lora(pipeline, lora, offline=offline)
     pipeline.memory = memory if isinstance(memory, Choice) else None
-    pipeline.text_side = _text_side(folder, mode, place, dtype, prompt_cache)
+    pipeline.text_side = side
     pipeline.set_progress_bar_config(disable=True)
     arrange(pipeline, mode, place)
     return pipeline
@@ -124,13 +128,6 @@ def own_dtype(folder: Path) -> torch.dtype:
 def is_large(folder: Path) -> bool:
     """Whether it matters how the weights are kept."""
     return sum(file.stat().st_size for file in weight_files(folder, "transformer")) > LARGE_MODEL
-
-
-def is_single_scene(folder: Path) -> bool:
-    """Whether these are published weights that have seen one scene at a time, of which their folder says nothing."""
-    return not has_own_values(folder) and any(
-        part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts
-    )  # the Hub's cache has --
 
 
 def choose_memory(
@@ -165,16 +162,6 @@ def check_film(folder: Path, storyboard: Storyboard, **asked: Any) -> FilmReques
     return request
 
 
-def encode_ahead(
-    folder: Path, captions: Sequence[str], cache: str | Path, mode: MemoryMode, *, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Fill the prompt cache before anything else is loaded, so that the text encoder is never in memory beside another network."""
-    side = _text_side(folder, mode, device, dtype, cache)
-    if side is not None:
-        length = load_config(folder, "transformer")["max_text_seq_length"]
-        side.rows(captions, load_component(folder, "tokenizer"), None, length, device)
-
-
 def folder_needs(folder: Path, shape: VideoShape, dtype: torch.dtype, device: torch.device, *, inp: bool = False) -> Needs:
     """What a film of `shape` takes on `device` with the model of a folder that `check_model_folder` has passed. No weights are read."""
     text = build_network(folder, "text_encoder") if "text_encoder" in read_index(folder) else None
@@ -201,14 +188,15 @@ def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) 
 
 
 def _load_networks(folder: Path, dtype: torch.dtype, *, inp: bool, **options: Any) -> Mask2DiTPipeline:
-    # Without use_safetensors, diffusers would unpickle a .bin file that lies beside other names.
-    options |= {"dtype": dtype, "use_safetensors": True}
+    """Every component by its own class, whatever the index calls it."""
+    names = [name for name in read_index(folder) if name not in ("transformer", *options)]
+    parts = {name: load_component(folder, name, dtype) for name in names}
     try:
         if inp:
             transformer = _load_inp(folder, dtype)
         else:
             transformer = Mask2DiTTransformer3DModel.from_pretrained(folder / "transformer", dtype=dtype, use_safetensors=True)
-        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, **options)
+        pipeline: Mask2DiTPipeline = Mask2DiTPipeline.from_pretrained(folder, transformer=transformer, **parts, **options)
     except LOADING_ERRORS as error:
         raise ModelError(f"{folder}: cannot be loaded as a model folder: {one_line(error, 300)}") from error
     return pipeline
@@ -261,11 +249,18 @@ def _text_side(
 def _load_text_encoder(folder: Path, mode: MemoryMode, device: torch.device, dtype: torch.dtype) -> Any:
     text_encoder = load_component(folder, "text_encoder", dtype)
     if mode.offload in ("group", "disk"):
-        from diffusers.hooks import apply_group_offloading
-
-        _offload_blocks(partial(apply_group_offloading, text_encoder), text_encoder, mode, device)
+        _offload_text(text_encoder, mode, device)
         return text_encoder
     return text_encoder.to(device)
+
+
+def _offload_text(text_encoder: Any, mode: MemoryMode, device: torch.device) -> None:
+    """Layer by layer, for T5's blocks lie too deep for diffusers to find; one pass gains nothing from a stream."""
+    from diffusers.hooks import apply_group_offloading
+
+    text_encoder.shared = None  # the encoder's table by another name: it would be put away twice, the second time when it is gone
+    options = {"offload_to_disk_path": str(_offload_folder(text_encoder))} if mode.offload == "disk" else {}
+    apply_group_offloading(text_encoder, onload_device=device, offload_type="leaf_level", **options)
 
 
 def arrange(pipeline: Mask2DiTPipeline, mode: MemoryMode, device: torch.device) -> None:
@@ -287,19 +282,24 @@ def arrange(pipeline: Mask2DiTPipeline, mode: MemoryMode, device: torch.device) 
     if mode.offload == "disk":
         pipeline.weights_digest = pipeline.fingerprint()
     pipeline.vae.to(device)
-    _offload_blocks(transformer.enable_group_offload, transformer, mode, device)
+    if pipeline.text_encoder is not None:
+        _offload_text(pipeline.text_encoder, mode, device)
+    options: dict[str, Any] = {"offload_to_disk_path": str(_offload_folder(transformer))} if mode.offload == "disk" else {}
+    transformer.enable_group_offload(
+        onload_device=device, offload_type="block_level", num_blocks_per_group=1, use_stream=device.type == "cuda", **options
+    )
 
 
-def _offload_blocks(enable: Any, network: Any, mode: MemoryMode, device: torch.device) -> None:
-    options: dict[str, Any] = {"offload_type": "block_level", "num_blocks_per_group": 1, "use_stream": device.type == "cuda"}
-    if mode.offload == "disk":
-        folder = Path(tempfile.mkdtemp(prefix="mask2dit-offload-"))
-        weakref.finalize(network, shutil.rmtree, folder, ignore_errors=True)  # and at exit
-        size = sum(value.numel() * value.element_size() for value in network.parameters())
-        free = shutil.disk_usage(folder).free
-        if free < size:
-            raise InputError(
-                f"{folder.parent}: got {gib(free)} of free disk, expected {gib(size)} for what waits there; set TMPDIR, or make room"
-            )
-        options["offload_to_disk_path"] = str(folder)
-    enable(onload_device=device, **options)
+def _offload_folder(network: Any) -> Path:
+    """A new folder for a network's weights, gone when the network or this process is; those of processes that were killed go, too."""
+    place = Path(tempfile.gettempdir())
+    for left in place.glob(f"{OFFLOAD_FOLDER}*"):
+        pid = left.name.removeprefix(OFFLOAD_FOLDER).split("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    size, free = sum(value.numel() * value.element_size() for value in network.parameters()), shutil.disk_usage(place).free
+    if free < size:
+        raise InputError(f"{place}: got {gib(free)} of free disk, expected {gib(size)} for what waits there; set TMPDIR, or make room")
+    folder = Path(tempfile.mkdtemp(prefix=f"{OFFLOAD_FOLDER}{os.getpid()}-", dir=place))
+    weakref.finalize(network, shutil.rmtree, folder, ignore_errors=True)
+    return folder

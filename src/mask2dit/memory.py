@@ -29,6 +29,7 @@ UNITS = {"gib": GIB, "g": GIB, "gb": 10**9, "mib": 2**20, "m": 2**20, "mb": 10**
 BASE_BYTES = {"cuda": int(0.8 * GIB), "cpu": int(0.6 * GIB)}  # of CUDA itself; of Python with its libraries
 SPARE = 0.1  # of what is made on the way: workspaces of kernels, and what the allocator cannot use
 BLOCKS_AT_HAND = 2  # with group offload: the block that computes, and the next one
+PINNED = 2  # memory that a stream copies from is handed out in powers of two, so it may be almost twice what it holds
 FLOAT8 = torch.float8_e4m3fn
 
 
@@ -90,30 +91,35 @@ class Needs:
     quantized: Mapping[Weights, int]
     """Bytes of the transformer's weights, by what they are kept in."""
 
-    def stages(self, mode: MemoryMode) -> dict[str, int]:
-        """Bytes on the device at the fullest moment of each stage, without the base."""
+    def stages(self, mode: MemoryMode, *, ahead: bool = True) -> dict[str, int]:
+        """Bytes on the device at the fullest moment of each stage, without the base.
+
+        ahead: captions are encoded before the other networks are loaded, where the mode lets the text encoder go.
+        """
         whole, blockwise = mode.offload == "none", mode.offload in ("group", "disk")
         transformer, share = self.quantized[mode.weights], self.quantized[mode.weights] / self.quantized["plain"]
         text, text_working = (self.text.weights, self.text.working) if self.text else (0, 0)
         decoding = ceil(self.tiled_vae_bytes * (1 + SPARE)) if mode.tiled_vae else self.vae.working
         if self.text and blockwise:
             text = self.text.outside + BLOCKS_AT_HAND * self.text.block
-        beside = transformer + self.vae.weights if whole else 0  # what waits on the device while another network works
+        # What waits on the device while another network works. Block by block, the VAE stays there.
+        beside = transformer + self.vae.weights if whole else self.vae.weights if blockwise else 0
         text_beside = text if whole and not mode.text_first else 0
         if blockwise:
             transformer = self.transformer.outside + ceil(BLOCKS_AT_HAND * self.transformer.block * share)
-        vae_beside = self.vae.weights if whole else 0
+        vae_beside = 0 if mode.offload == "model" else self.vae.weights
         return {
-            "encoding": text + text_working + (0 if mode.text_first else beside),
+            "encoding": text + text_working + (0 if mode.text_first and ahead else beside),
             "denoising": transformer + self.transformer.working + vae_beside + text_beside,
             "decoding": self.vae.weights + decoding + (beside - vae_beside) + text_beside,
         }
 
     def waiting(self, mode: MemoryMode) -> int:
-        """Bytes of main memory for what waits there while it is not on the device."""
+        """Bytes of main memory for what waits there while it is not on the device; the text encoder passes through it before."""
         if mode.offload not in ("model", "group"):
             return 0
-        return self.quantized[mode.weights] + (self.vae.weights if mode.offload == "model" else 0)
+        rest = PINNED * self.quantized[mode.weights] if mode.offload == "group" else self.quantized[mode.weights] + self.vae.weights
+        return max(rest, self.text.weights if self.text else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +131,15 @@ class Choice:
     stages: Mapping[str, int]
     limit_bytes: int | None
     ladder: tuple[tuple[MemoryMode, int], ...]
+    skipped: str | None = None
+    """Why the next larger mode was not taken; None where this is the first."""
 
     def lines(self) -> list[str]:
         """What was chosen and why, for a person."""
         fullest = max(self.stages, key=self.stages.__getitem__)
         limit = f" of {gib(self.limit_bytes)}" if self.limit_bytes is not None else ""
         lines = [f"memory: {self.mode.sentence}; about {gib(self.peak_bytes)}{limit}, at its fullest while {fullest}"]
-        earlier = [(mode, peak) for mode, peak in self.ladder[: self._place()] if self.limit_bytes is not None and peak > self.limit_bytes]
-        if earlier:
-            mode, peak = earlier[-1]
-            lines.append(f"        because the next larger setting ({mode.sentence}) takes about {gib(peak)}")
-        return lines
+        return [*lines, f"        because {self.skipped}"] if self.skipped else lines
 
     def remedy(self) -> str:
         """What to try after the device ran out of memory all the same."""
@@ -143,7 +147,9 @@ class Choice:
         if not smaller:
             return "this is the smallest setting; make smaller pictures or fewer frames (--height, --width, --frames)"
         mode, peak = smaller[0]
-        return f"the next smaller setting is --memory {ceil(peak / GIB * 10) / 10:g}GiB ({mode.sentence})"
+        rounded = ceil(peak / GIB * 10) / 10
+        size = f"{rounded:g}GiB" if rounded * GIB < self.peak_bytes else f"{ceil(peak / 2**20 * 100) / 100:g}MiB"
+        return f"the next smaller setting is --memory {size} ({mode.sentence})"
 
     def _place(self) -> int:
         return [mode for mode, _ in self.ladder].index(self.mode)
@@ -163,24 +169,44 @@ def modes(device: str, weights: Weights = "plain") -> tuple[MemoryMode, ...]:
 
 
 def choose(
-    needs: Needs, device: str, limit_bytes: int | None = None, *, weights: Weights = "plain", main_bytes: int | None = None, asked: str = ""
+    needs: Needs,
+    device: str,
+    limit_bytes: int | None = None,
+    *,
+    weights: Weights = "plain",
+    main_bytes: int | None = None,
+    ahead: bool = True,
+    asked: str = "this film",
 ) -> Choice:
     """The fastest mode whose fullest moment stays within `limit_bytes` (None: the first) and whose waiting parts fit into `main_bytes`.
 
-    asked: what the film is, for the error. Raises InputError where nothing fits.
+    ahead: see `Needs.stages`. asked: what the film is, for the error. Raises InputError where nothing fits.
     """
-    base = BASE_BYTES.get(device, BASE_BYTES["cuda"])
-    ladder = [(mode, base + max(needs.stages(mode).values())) for mode in modes(device, weights)]
+    base, skipped = BASE_BYTES.get(device, BASE_BYTES["cuda"]), None
+    ladder = [(mode, base + max(needs.stages(mode, ahead=ahead).values())) for mode in modes(device, weights)]
     for mode, peak in ladder:
-        fits_main = main_bytes is None or needs.waiting(mode) <= main_bytes
-        if (limit_bytes is None or peak <= limit_bytes) and fits_main:
-            return Choice(mode, peak, needs.stages(mode), limit_bytes, tuple(ladder))
+        if limit_bytes is not None and peak > limit_bytes:
+            skipped = f"the next larger setting ({mode.sentence}) takes about {gib(peak, up=True)}"
+        elif main_bytes is not None and needs.waiting(mode) > main_bytes:
+            waiting = gib(needs.waiting(mode), up=True)
+            skipped = f"the next larger setting ({mode.sentence}) takes {waiting} of main memory, of which {gib(main_bytes)} is free"
+        else:
+            return Choice(mode, peak, needs.stages(mode, ahead=ahead), limit_bytes, tuple(ladder), skipped)
     mode, peak = min(ladder, key=lambda rung: rung[1])
-    stage, size = max(needs.stages(mode).items(), key=lambda item: item[1])
+    if limit_bytes is None or peak <= limit_bytes:
+        raise InputError(f"memory: {skipped}, expected more of it for {asked}; close other programs, or use --weights plain or fp8-storage")
+    stage, size = max(needs.stages(mode, ahead=ahead).items(), key=lambda item: item[1])
     raise InputError(
-        f"memory: got {gib(limit_bytes or 0)}, expected at least {gib(peak, up=True)} for {asked or 'this film'} "
-        f"({stage} {gib(size)} + {gib(base)} of the system's own; with {mode.sentence}); make fewer scenes at once, fewer frames or "
-        "smaller pictures (--frames, --height, --width)"
+        f"memory: got {gib(limit_bytes)}, expected at least {gib(peak, up=True)} for {asked} ({stage} {gib(size)} + {gib(base)} of the "
+        f"system's own; with {mode.sentence}); make fewer scenes at once, fewer frames or smaller pictures (--frames, --height, --width)"
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no more to give, in whatever words."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
     )
 
 
@@ -201,6 +227,9 @@ def count_needs(transformer: Any, vae: Any, text_encoder: Any | None, shape: Vid
     text = None
     if text_encoder is not None:
         encoder = text_encoder.to(dtype)
+        for name, value in encoder.named_parameters() if dtype == torch.float16 else ():
+            if any(part in (encoder._keep_in_fp32_modules or ()) for part in name.split(".")):  # as transformers loads it
+                value.data = value.data.float()
         text = _part(encoder, encoder.encoder.block, lambda: encode_tokens(tokens, encoder))
     return Needs(
         quantized={kept: _weight_bytes(transformer, kept) for kept in WEIGHTS},

@@ -20,8 +20,18 @@ from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import Compression
 
-TRANSFORMER_CLASSES = ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel")
-SCHEDULER_CLASSES = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+CLASSES = {
+    "transformer": ("Mask2DiTTransformer3DModel", "CogVideoXTransformer3DModel"),
+    "vae": ("AutoencoderKLCogVideoX",),
+    "scheduler": ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+    "text_encoder": ("T5EncoderModel",),
+}
+SINGLE_SCENE = ("cogvideox-2b", "cogvideox-5b")  # published text-to-video weights that have seen one scene at a time
+POSITIVE = frozenset(  # numbers of a configuration that must be above 0
+    {"num_attention_heads", "attention_head_dim", "num_layers", "patch_size", "max_text_seq_length", "text_embed_dim", "norm_eps"}
+    | {"sample_height", "sample_width", "sample_frames", "spatial_interpolation_scale", "temporal_interpolation_scale"}
+    | {"temporal_compression_ratio", "scaling_factor", "latent_channels", "layers_per_block", "d_model"}
+)
 NETWORKS: dict[str, Any] = {"transformer": Mask2DiTTransformer3DModel, "vae": AutoencoderKLCogVideoX, "text_encoder": None}  # None: T5
 TIED_NAMES = {"encoder.embed_tokens.weight": "shared.weight"}  # T5's token table has two names; a file holds one or both
 FIRST_PROJECTION = "patch_embed.proj.weight"
@@ -39,6 +49,25 @@ def check_model_folder(folder: Path, *, inp: bool = False) -> None:
     for name in NETWORKS:
         if name in index:
             check_component(folder, name, inp=inp and name == "transformer")
+    _check_fit(folder, inp)
+
+
+def _check_fit(folder: Path, inp: bool) -> None:
+    """Components can each be sound and yet belong to different models."""
+    transformer, vae = load_config(folder, "transformer", inp=inp), load_config(folder, "vae")
+    if transformer["in_channels"] != vae["latent_channels"]:
+        raise ModelError(
+            f"{folder}: the transformer reads {transformer['in_channels']} latent channels and the vae makes {vae['latent_channels']}, "
+            "expected the same"
+        )
+    width = (
+        load_config(folder, "text_encoder").get("d_model", 512) if "text_encoder" in read_index(folder) else transformer["text_embed_dim"]
+    )
+    if transformer["text_embed_dim"] != width:
+        raise ModelError(
+            f"{folder}: the transformer reads text of width {transformer['text_embed_dim']} and the text encoder makes {width}, "
+            "expected the same"
+        )
 
 
 def check_component(folder: Path, name: str, *, inp: bool = False) -> None:
@@ -63,14 +92,25 @@ def check_component(folder: Path, name: str, *, inp: bool = False) -> None:
 
 
 def load_config(folder: Path, name: str, *, inp: bool = False) -> dict[str, Any]:
-    """A network's configuration, without diffusers' own notes. inp: with the input channels of the latents alone."""
-    values = _read_json(folder / name / "config.json")
-    config = values if name == "text_encoder" else {key: value for key, value in values.items() if not key.startswith("_")}
+    """A network's configuration, with its class' defaults, without diffusers' own notes. inp: with the latents' input channels alone."""
+    path = folder / name / "config.json"
+    config = {key: value for key, value in _read_json(path).items() if not key.startswith("_")}
+    if NETWORKS.get(name) is not None:
+        config = _defaults(NETWORKS[name]) | config
+    for key in POSITIVE & config.keys():
+        value = config[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ModelError(f"{path}: {key} is {value!r}, expected a number above 0; mend that file or fetch the model again")
     if inp:
-        if config.get("in_channels") == config.get("out_channels", 16):
-            raise ModelError(f"{folder}: has no input channels beside the latents' {config.get('in_channels')}; leave out --inp")
-        config["in_channels"] = config["out_channels"] = config.get("out_channels", 16)
+        if config["in_channels"] == config["out_channels"]:
+            raise ModelError(f"{folder}: has no input channels beside the latents' {config['in_channels']}; leave out --inp")
+        config["in_channels"] = config["out_channels"]
     return config
+
+
+def _defaults(cls: type[Any]) -> dict[str, Any]:
+    parameters = inspect.signature(cls.__init__).parameters.items()
+    return {name: parameter.default for name, parameter in parameters if parameter.default is not inspect.Parameter.empty}
 
 
 def build_network(folder: Path, name: str, *, inp: bool = False) -> Any:
@@ -83,23 +123,21 @@ def build_network(folder: Path, name: str, *, inp: bool = False) -> Any:
 
                 return T5EncoderModel(T5Config.from_dict(config)).eval()
             return NETWORKS[name].from_config(config).eval()
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, ArithmeticError) as error:
+    except Exception as error:  # whatever a library says of a value that it did not expect
         raise ModelError(f"{folder / name / 'config.json'}: {one_line(error, 300)}") from error
 
 
 def default_values() -> dict[str, Any]:
     """What a model is taken to be where its folder does not say: the values of the released weights."""
-    return {
-        name: parameter.default
-        for name, parameter in inspect.signature(Mask2DiTPipeline.__init__).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
+    return _defaults(Mask2DiTPipeline)
 
 
 def load_values(folder: Path) -> dict[str, Any]:
     """A model's own values, such as height and window, with the defaults that released folders rely on; ModelError for nonsense."""
     path, defaults = folder / "model_index.json", default_values()
     saved = _read_json(path)
+    if any(part.lower().split("--")[-1] in SINGLE_SCENE for part in folder.parts):  # the Hub's cache has owner--name
+        defaults["window"] = 1
     values = {name: saved.get(name, default) for name, default in defaults.items()}
     for name, default in defaults.items():
         value, kinds = values[name], (int, float) if isinstance(default, float) else (type(default),)
@@ -107,11 +145,6 @@ def load_values(folder: Path) -> dict[str, Any]:
         if not sound or (name == "known_sets" and value not in ("any", "last")):
             raise ModelError(f"{path}: {name} is {value!r}, expected something like {default!r}; mend that file or fetch the model again")
     return values
-
-
-def has_own_values(folder: Path) -> bool:
-    """Whether the index says what the model was trained for; published CogVideoX folders do not."""
-    return "window" in _read_json(folder / "model_index.json")
 
 
 def model_values(folder: Path) -> ModelValues:
@@ -146,7 +179,7 @@ def stored_dtype(folder: Path, name: str) -> torch.dtype:
 def digest_of_text(folder: Path) -> str:
     """A short name for what makes rows of captions: the tokenizer's files, and a few values of every tensor of the text encoder."""
     total = hashlib.sha256()
-    for path in sorted((folder / "tokenizer").iterdir()):
+    for path in sorted(path for path in (folder / "tokenizer").iterdir() if path.is_file()):
         total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     total.update((folder / "text_encoder" / "config.json").read_bytes())
     for file in weight_files(folder, "text_encoder"):
@@ -192,24 +225,12 @@ def read_index(folder: Path) -> dict[str, str]:
                 index[name] = cls
             case _:
                 raise ModelError(f"{folder}: component {name} is missing, expected a folder of that name; fetch the model again")
-    for name, classes in (("transformer", TRANSFORMER_CLASSES), ("scheduler", SCHEDULER_CLASSES)):
-        if index[name] not in classes:
+    if ("tokenizer" in index) != ("text_encoder" in index):
+        raise ModelError(f"{folder}: got a tokenizer or a text encoder alone, expected both or neither; fetch the model again")
+    for name, classes in CLASSES.items():
+        if name in index and index[name] not in classes:
             raise ModelError(f"{folder}: the {name} is {index[name]}, expected {' or '.join(classes)}; use a model of that family")
     return index
-
-
-def check_fit(folder: Path, pipeline: Mask2DiTPipeline) -> None:
-    """Components can each be sound and yet belong to different models."""
-    config, channels = pipeline.transformer.config, pipeline.vae.config.latent_channels
-    if config.in_channels != channels:
-        raise ModelError(
-            f"{folder}: the transformer reads {config.in_channels} latent channels and the vae makes {channels}, expected the same"
-        )
-    if pipeline.text_encoder is not None and config.text_embed_dim != pipeline.text_encoder.config.d_model:
-        raise ModelError(
-            f"{folder}: the transformer reads text of width {config.text_embed_dim} and the text encoder makes "
-            f"{pipeline.text_encoder.config.d_model}, expected the same"
-        )
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
@@ -227,6 +248,8 @@ def weight_files(folder: Path, name: str) -> list[Path]:
             )
         got = f"got {', '.join(found[:3])}" if found else "got no .safetensors file"
         raise ModelError(f"{path}: {got}, expected {single.name}, or shards with {index.name}; fetch the model again")
+    if single.exists():
+        raise ModelError(f"{path}: got both {single.name} and {index.name}, expected one of them; take away what is not meant")
     named = _read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(file, str) and "/" not in file for file in named.values()):
         raise ModelError(f"{index}: got no weight_map, expected the file of every tensor; fetch the model again")

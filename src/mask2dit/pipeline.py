@@ -95,6 +95,12 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         self.weights_digest: str | None = None
         """Of the weights as they were loaded, where they are out of reach later because they wait on disk."""
 
+    def save_pretrained(self, *arguments: Any, **options: Any) -> None:
+        """As diffusers does it. Raises InputError while the weights wait on disk, for then they are not in the networks."""
+        if self.weights_digest is not None:
+            raise InputError("save_pretrained: the weights wait on disk; load the pipeline without that memory mode to save it")
+        super().save_pretrained(*arguments, **options)
+
     def fingerprint(self) -> str:
         """A short name for the weights as they are, wherever they lie."""
         if self.weights_digest is not None:

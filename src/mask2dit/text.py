@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,25 @@ class TextSide:
     digest: str
     load: Callable[[], Any] | None = None
     cache: PromptCache | None = None
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    """Rows that `load`'s encoder has made already, on the CPU."""
 
     def rows(self, captions: Sequence[str], tokenizer: Any, text_encoder: Any | None, max_length: int, device: torch.device) -> Tensor:
         """Captions → [S, max_length, E] on `device`: from the cache, and the others encoded by `text_encoder`, or by a loaded one."""
-        cached = {caption: self.cache.read(caption, max_length) for caption in dict.fromkeys(captions)} if self.cache else {}
-        rows = {caption: row.to(device) for caption, row in cached.items() if row is not None}
+        rows = {}
+        for caption in dict.fromkeys(captions):
+            row = self.kept.get(caption)
+            if row is None and self.cache is not None:
+                row = self.cache.read(caption, max_length)
+            if row is not None:
+                rows[caption] = row.to(device)
         missing = [caption for caption in dict.fromkeys(captions) if caption not in rows]
         if missing:
             rows |= zip(missing, self._encode(missing, tokenizer, text_encoder, max_length, device), strict=True)
-        if self.cache is not None:
-            for caption in missing:
+        for caption in missing:
+            if self.load is not None:
+                self.kept[caption] = rows[caption].cpu()
+            if self.cache is not None:
                 self.cache.write(caption, max_length, rows[caption])
         return torch.stack([rows[caption] for caption in captions])
 

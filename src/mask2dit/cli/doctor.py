@@ -48,7 +48,7 @@ def doctor(
 
         settings = FilmSettings(0, height, width, steps, guidance, frames, negative_prompt)
         place, numbers = options.checked_machine(memory, weights, device, dtype)
-        subject = find_subject(model, revision=revision, inp=inp)
+        subject = find_subject(model, revision=revision, offline=offline, inp=inp)
         room = Room(*options.memory_room(memory, place), cast("Weights", weights), options.memory_is_asked(memory, weights))
         found = forecast(board, subject, settings, room, device=place, dtype=numbers)
     typer.echo("\n".join([*report(found), "", verdict(found)]))
@@ -62,6 +62,6 @@ def _generate(storyboard: str, **asked: Any) -> str:
     """The command that makes the film, with the options that differ from their defaults."""
     words = ["mask2dit", "generate", storyboard]
     for name, value in asked.items():
-        if value not in (None, False, "plain"):
+        if value is not None and value is not False and (name, value) != ("weights", "plain"):
             words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
     return shlex.join(words)

@@ -61,15 +61,21 @@ class ModelChoice:
     def load(
         self, choice: "Choice | None", captions: Sequence[str], plan: str | None, lora: str | None, offline: bool
     ) -> "Mask2DiTPipeline":
-        """The pipeline; where the text encoder is not to stay, captions are encoded first."""
+        """The pipeline; where the text encoder is not to stay, captions are encoded first. Raises Mask2DiTError out of memory."""
         from mask2dit.cli.machine import cache_folder
-        from mask2dit.loading import encode_ahead, load_pipeline
+        from mask2dit.errors import Mask2DiTError
+        from mask2dit.loading import load_pipeline
+        from mask2dit.memory import is_out_of_memory
 
-        cache = None if self.built_in else cache_folder() / "prompts"
-        if choice is not None and choice.mode.text_first and cache is not None:
-            encode_ahead(self.folder, captions, cache, choice.mode, device=self.device, dtype=self.dtype)
         options: dict[str, Any] = {"plan": plan, "lora": lora, "offline": offline, "inp": self.inp}
-        return load_pipeline(self.folder, device=self.device, dtype=self.dtype, memory=choice, prompt_cache=cache, **options)
+        options |= {"prompt_cache": None if self.built_in else cache_folder() / "prompts", "captions": captions}
+        try:
+            return load_pipeline(self.folder, device=self.device, dtype=self.dtype, memory=choice, **options)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            remedy = choice.remedy() if choice else "close other programs, or use --memory to keep it in less"
+            raise Mask2DiTError(f"out of memory while loading the model; {remedy}") from error
 
 
 def chosen_model(

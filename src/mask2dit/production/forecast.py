@@ -159,11 +159,7 @@ def _choose(needs: Needs, subject: Subject, request: FilmRequest, room: Room, de
         return choose(needs, device, room.limit_bytes, weights=room.weights, main_bytes=room.main_bytes, asked=asked), None
     except InputError as error:
         mode, peak = min(whole.ladder, key=lambda rung: rung[1])
-        smallest, problem = Choice(mode, peak, needs.stages(mode), room.limit_bytes, whole.ladder), str(error)
-    waiting = [needs.waiting(mode) for mode, peak in whole.ladder if peak <= room.limit_bytes]
-    if waiting:  # it is main memory that is too small, which only weights in 8 bits cannot leave for the disk
-        problem = f"main memory: got {gib(room.main_bytes or 0)} that are free, expected {gib(min(waiting))}; use --weights plain"
-    return smallest, problem
+        return Choice(mode, peak, needs.stages(mode), room.limit_bytes, whole.ladder), str(error)
 
 
 def _too_little_disk(needs: Needs, mode: MemoryMode) -> Iterator[str]:

@@ -11,13 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from mask2dit import film
 from mask2dit.errors import Mask2DiTError, OutputError
 from mask2dit.film_request import FilmRequest
+from mask2dit.memory import is_out_of_memory
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.production.folder import FilmFolder
 from mask2dit.production.progress import Progress, Silent
@@ -63,16 +63,12 @@ def make_film(
         raise OutputError(f"{error}; {making.state()}") from error
     except BaseException as error:
         making.stop("failed")
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             smaller = "make smaller pictures or fewer frames (--height, --width, --frames)"
             remedy = pipeline.memory.remedy() if pipeline.memory else smaller
             raise Mask2DiTError(f"out of memory while {making.record.stage}; {remedy}; {making.state()}") from error
         raise
     return making.record
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def check_request(pipeline: Mask2DiTPipeline, storyboard: Storyboard, settings: FilmSettings) -> FilmRequest:

@@ -1,10 +1,9 @@
 """The model of a forecast: known from its folder, or, where it is not downloaded, from what was published of it. Nothing is downloaded."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ import torch
 from mask2dit.errors import ModelError
 from mask2dit.film_request import ModelValues
 from mask2dit.hub import is_hub_id
-from mask2dit.loading import find_model, is_large, is_single_scene, load_component, own_dtype
-from mask2dit.model_folder import build_network, check_fit, check_model_folder, model_values, read_index
+from mask2dit.loading import find_model, is_large, load_component, own_dtype
+from mask2dit.model_folder import build_network, check_model_folder, model_values, read_index
 from mask2dit.published import MODELS, NUM_TRAIN_TIMESTEPS, Published, published
 
 Networks = tuple[Any, Any, Any | None]
@@ -38,13 +37,13 @@ class Subject:
     remark: str | None = None
 
 
-def find_subject(model: str | None, *, revision: str | None = None, inp: bool = False) -> Subject:
-    """None for the built-in model, else a folder or a Hub id, as `load_pipeline` takes them. Raises ModelError."""
+def find_subject(model: str | None, *, revision: str | None = None, offline: bool = False, inp: bool = False) -> Subject:
+    """None for the built-in model, else a folder or a Hub id, as `load_pipeline` takes them. offline: it is not going to be downloaded. Raises ModelError."""
     is_id = model is not None and is_hub_id(model) and not Path(model).exists()
     try:
         folder = find_model(model, revision=revision, offline=True)
     except ModelError as error:
-        if not is_id:
+        if not is_id or offline:
             raise
         return _not_downloaded(str(model), inp, error)
     check_model_folder(folder, inp=inp)
@@ -52,14 +51,10 @@ def find_subject(model: str | None, *, revision: str | None = None, inp: bool = 
 
 
 def _of_folder(folder: Path, model: str | None, inp: bool) -> Subject:
-    networks, values = partial(_build, folder, inp), model_values(folder)
-    transformer, vae, text_encoder = networks()
-    parts: Any = SimpleNamespace(transformer=transformer, vae=vae, text_encoder=text_encoder)
-    check_fit(folder, parts)
     return Subject(
         name=model or "built-in",
-        values=replace(values, window=1) if is_single_scene(folder) else values,
-        networks=networks,
+        values=model_values(folder),
+        networks=partial(_build, folder, inp),
         tokenizer=load_component(folder, "tokenizer") if "tokenizer" in read_index(folder) else None,
         num_train_timesteps=int(load_component(folder, "scheduler").config.num_train_timesteps),
         dtype=own_dtype(folder),
