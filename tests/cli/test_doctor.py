@@ -92,7 +92,9 @@ def test_a_model_that_is_not_there_is_counted_and_not_fetched(command: Command, 
 
 MISTAKES = [
     ("--model nowhere", "nowhere: no such folder"),
-    ("--model somebody/films --offline", "somebody/films: not downloaded, or not all of it"),
+    ("--model somebody/films", "somebody/films: not downloaded, or not all of it"),
+    ("--model somebody/films --offline", "somebody/films: not in the cache at "),
+    ("--model qth/Mask2DiT --offline", "qth/Mask2DiT: not in the cache at "),
     ("--revision main", "revision: got 'main' with the built-in model"),
     ("--inp", "leave out --inp"),
     ("--memory lots", "--memory: got 'lots', expected a size such as 12GiB"),

@@ -38,7 +38,10 @@ class Subject:
 
 
 def find_subject(model: str | None, *, revision: str | None = None, offline: bool = False, inp: bool = False) -> Subject:
-    """None for the built-in model, else a folder or a Hub id, as `load_pipeline` takes them. offline: it is not going to be downloaded. Raises ModelError."""
+    """None for the built-in model, else a folder or a Hub id, as `load_pipeline` takes them.
+
+    offline: an id that is not there is an error, for nobody is going to download it. Raises ModelError.
+    """
     is_id = model is not None and is_hub_id(model) and not Path(model).exists()
     try:
         folder = find_model(model, revision=revision, offline=True)
