@@ -563,3 +563,14 @@ def test_adapters_cut_off_are_told(hub: HubServer) -> None:
     hub.faults[LORA_FILE] = repeat("drop")
     assert f"1 of 1 files missing (0.0 of 0.0 GB are there): {LORA_FILE}; " in refusal("some/adapters", fetch_lora)
     assert "run once without --offline" in refusal("some/adapters", fetch_lora, offline=True)
+
+
+def test_a_pipeline_loads_by_its_id_and_names_the_licence(hub: HubServer, model_folder: Path) -> None:
+    files = {path.relative_to(model_folder).as_posix(): path.read_bytes() for path in model_folder.rglob("*") if path.is_file()}
+    commit = hub.repositories[MODEL].commit(files | {"README.md": CARD.encode()}, "main")
+    with pytest.warns(UserWarning, match=r"qth/Mask2DiT at [0-9a-f]{12}; licence of these weights: CogVideoX LICENSE \(other\), https://"):
+        pipeline = load_pipeline(MODEL)
+    assert pipeline.fingerprint() == load_pipeline(model_folder).fingerprint()
+    hub.close()
+    with pytest.warns(UserWarning, match=str(commit)[:12]):
+        assert load_pipeline(MODEL, offline=True, revision=str(commit)).fingerprint() == pipeline.fingerprint()
