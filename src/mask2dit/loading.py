@@ -67,7 +67,10 @@ def find_model(model: str | Path | None, *, revision: str | None = None, offline
         return builtin_model()
     if hub_id is None:
         return Path(model)
-    download = fetch_model(hub_id, revision=revision, offline=offline)
+    try:
+        download = fetch_model(hub_id, revision=revision, offline=offline)
+    except ModelError as error:
+        raise ModelError(f"{error} (there is no folder of that name, either)") from error
     warnings.warn(f"{hub_id} at {download.revision[:12]}; licence of these weights: {download.licence}", stacklevel=2)
     return download.folder
 
@@ -103,7 +106,7 @@ def load_pipeline(
         memory = choose_memory(folder, parse_bytes(memory), device=place, dtype=dtype, inp=inp, ahead=captions is not None)
     mode = memory.mode if isinstance(memory, Choice) else memory or MemoryMode()
     options: dict[str, Any] = {"text_encoder": None} if mode.text_first else {}
-    options |= {"window": load_values(folder)["window"]}
+    options["window"] = load_values(folder)["window"]  # published single-scene folders do not say it themselves
     side = _text_side(folder, mode, place, dtype, prompt_cache)
     if side is not None and mode.text_first and captions:
         length = load_config(folder, "transformer")["max_text_seq_length"]
@@ -143,10 +146,8 @@ def choose_memory(
     """The memory mode for a film of `shape` (None: the model's window at its own size) in `limit_bytes` on `device`; see `choose`."""
     values = model_values(folder)
     shape = shape or VideoShape(values.height, values.width, (values.num_frames,) * values.window, values.compression)
-    counts = sorted(set(shape.num_frames))
-    asked = f"{len(shape.num_frames)} scenes of {' and '.join(map(str, counts))} frames at {shape.height} × {shape.width}"
     needs = folder_needs(folder, shape, dtype, device, inp=inp)
-    return choose(needs, device.type, limit_bytes, asked=asked, **options)
+    return choose(needs, device.type, limit_bytes, asked=shape.words, **options)
 
 
 def check_film(folder: Path, storyboard: Storyboard, **asked: Any) -> FilmRequest:

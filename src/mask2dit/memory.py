@@ -299,7 +299,9 @@ def apply_weights(transformer: Any, weights: Weights, device: torch.device) -> N
     if weights in ("fp8-storage", "fp8"):
         try:
             torch.ones(1, device=device).to(FLOAT8).to(transformer.dtype)
-        except (RuntimeError, TypeError, NotImplementedError, AssertionError):
+        except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(f"--weights {weights}: {device} cannot convert 8-bit floats; use int8 or plain") from None
     if weights == "fp8-storage":
         from diffusers.hooks import apply_layerwise_casting

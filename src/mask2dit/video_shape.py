@@ -68,6 +68,12 @@ class VideoShape:
             check_num_frames(count, f"scene {index + 1}, num_frames", self.compression.temporal)
 
     @property
+    def words(self) -> str:
+        """What it is, for a person."""
+        counts, many = " and ".join(map(str, sorted(set(self.num_frames)))), "s" * (len(self.num_frames) > 1)
+        return f"{len(self.num_frames)} scene{many} of {counts} frames at {self.height} × {self.width}"
+
+    @property
     def latent_size(self) -> tuple[int, int]:
         """Latent cells (H, W)."""
         return self.height // self.compression.spatial, self.width // self.compression.spatial

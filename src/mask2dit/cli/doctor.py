@@ -1,27 +1,25 @@
 """`mask2dit doctor`: what a film will be, take, and stumble over, before anything is made."""
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from mask2dit.cli import film_options as film
 from mask2dit.cli import model_options as options
-from mask2dit.cli.storyboard_argument import StoryboardArgument, naming, read_storyboard
 
 if TYPE_CHECKING:
     from mask2dit.memory import Weights
 
 
 def doctor(
-    storyboard: StoryboardArgument,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")] = None,
+    storyboard: film.StoryboardArgument,
+    steps: film.Steps = None,
+    guidance: film.Guidance = None,
+    frames: film.Frames = None,
+    height: film.Size = None,
+    width: film.Size = None,
+    negative_prompt: film.NegativePrompt = None,
     model: options.Model = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
@@ -36,11 +34,11 @@ def doctor(
     The exit status is 1 if there is a problem that would stop its making.
     """
     asked = dict(locals())
-    board, source = read_storyboard(storyboard)
+    board, source = film.read_storyboard(storyboard)
 
     from mask2dit.cli.progress import shown_notes
 
-    with shown_notes(), naming(source):
+    with shown_notes(), film.naming(source):
         from mask2dit.production import FilmSettings
         from mask2dit.production.forecast import Room, forecast
         from mask2dit.production.forecast_report import report, verdict

@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mask2dit.cli import film_options as film
 from mask2dit.cli import model_options as options
-from mask2dit.cli.storyboard_argument import StoryboardArgument, naming, read_storyboard
 
 if TYPE_CHECKING:
     from mask2dit.production import FilmRecord
     from mask2dit.storyboard import Storyboard
 
 SLUG_LENGTH = 40
-SHOWN_WORDS = 8
 
 
 def generate(
-    storyboard: StoryboardArgument,
+    storyboard: film.StoryboardArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The film's folder.", show_default="films/<title>")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")
-    ] = None,
+    steps: film.Steps = None,
+    guidance: film.Guidance = None,
     seed: Annotated[int, typer.Option(help="Another seed, another film.", min=0)] = 0,
-    frames: Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")] = None,
+    frames: film.Frames = None,
+    height: film.Size = None,
+    width: film.Size = None,
+    negative_prompt: film.NegativePrompt = None,
     display_scale: Annotated[
         int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)
     ] = None,
@@ -51,14 +48,14 @@ def generate(
     The same command goes on with a film that was interrupted.
     """
     began = time.perf_counter()
-    board, source = read_storyboard(storyboard)
+    board, source = film.read_storyboard(storyboard)
     folder = output or Path("films") / _slug(board.title or (source.stem if source else board.scenes[0].prompt))
     if model is None:
         _note_unknown_words(board)
 
     from mask2dit.cli.progress import shown_notes, shown_progress
 
-    with shown_notes() as console, naming(source):
+    with shown_notes() as console, film.naming(source):
         from mask2dit.production import FilmFolder, FilmSettings
 
         settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale)
@@ -87,12 +84,11 @@ def _slug(text: str) -> str:
 
 
 def _note_unknown_words(board: "Storyboard") -> None:
-    from mask2dit.playhouse.captions import unknown_words
+    from mask2dit.playhouse.captions import tell_unknown, unknown_words
 
-    unknown = list(dict.fromkeys(word for caption in board.captions for word in unknown_words(caption)))
+    unknown = [word for caption in board.captions for word in unknown_words(caption)]
     if unknown:
-        shown = ", ".join(word[:SLUG_LENGTH] for word in unknown[:SHOWN_WORDS]) + (", …" if len(unknown) > SHOWN_WORDS else "")
-        typer.echo(f"note: the built-in model does not know: {shown}; `mask2dit words` lists what it knows", err=True)
+        typer.echo(f"note: {tell_unknown(unknown)}", err=True)
 
 
 def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ def checked_device(name: str | None) -> str:
     try:
         torch.empty(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = "no such device" if str(error).startswith("Expected one of") else str(error).splitlines()[0]
+        reason = "no such device" if str(error).startswith("Expected one of") else one_line(error, 80)
         raise InputError(f"--device: got {name!r}, expected one that works here, such as cpu ({reason}); leave it out") from None
     return name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,6 +17,7 @@ from mask2dit.errors import InputError
 from mask2dit.playhouse import phrases
 from mask2dit.playhouse.facts import COLOURS, LEVELS, SPECIES, Role, Stage, Story, draw_story
 
+SHOWN_WORDS, LONGEST_WORD = 8, 40
 STYLES = ("self-contained", "by-reference")
 
 MAX_WORDS = {"A": 24, "B": 44, "C": 60}
@@ -100,6 +101,13 @@ def unknown_words(caption: str) -> list[str]:
     """The words of a caption that the grammar does not have, in order, each once."""
     known = set(words())
     return list(dict.fromkeys(word for word in split_words(caption) if word not in known))
+
+
+def tell_unknown(words: Iterable[str]) -> str:
+    """What to say of words that the grammar does not have; a few of many, and each cut to a readable length."""
+    each = list(dict.fromkeys(words))
+    shown = ", ".join(word[:LONGEST_WORD] for word in each[:SHOWN_WORDS]) + (", …" if len(each) > SHOWN_WORDS else "")
+    return f"the built-in model does not know: {shown}; `mask2dit words` lists what it knows"
 
 
 def random_storyboard(seed: int, level: str = "A", style: str = "self-contained", num_scenes: int = 3) -> dict[str, Any]:

@@ -26,7 +26,6 @@ from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import VideoShape
 
 TRIED_SECONDS = 1.0  # what takes less than this is ruled by what each call costs besides arithmetic, and can be tried in a moment
-SHOWN_WORDS, LONGEST_WORD = 8, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +145,15 @@ def _check_weights(weights: Weights, device: torch.device, dtype: torch.dtype) -
 
 def _choose(needs: Needs, subject: Subject, request: FilmRequest, room: Room, device: str) -> tuple[Choice, str | None]:
     """How the model is kept, as `generate` would choose it, and why that cannot be."""
-    shape, whole = request.shape, choose(needs, device, weights=room.weights)
+    whole = choose(needs, device, weights=room.weights)
     if not (room.asked or subject.is_large):
         there, needed = gib(room.limit_bytes), gib(whole.peak_bytes)
         problem = (
             f"memory: got {there} that are free, expected {needed}; --memory {there.replace(' ', '')} looks for a way to keep it in less"
         )
         return replace(whole, limit_bytes=room.limit_bytes), problem if whole.peak_bytes > room.limit_bytes else None
-    frames = " and ".join(map(str, sorted(set(shape.num_frames))))
-    asked = f"{len(shape.num_frames)} scenes of {frames} frames at {shape.height} × {shape.width}"
     try:
-        return choose(needs, device, room.limit_bytes, weights=room.weights, main_bytes=room.main_bytes, asked=asked), None
+        return choose(needs, device, room.limit_bytes, weights=room.weights, main_bytes=room.main_bytes, asked=request.shape.words), None
     except InputError as error:
         mode, peak = min(whole.ladder, key=lambda rung: rung[1])
         return Choice(mode, peak, needs.stages(mode), room.limit_bytes, whole.ladder), str(error)
@@ -246,10 +243,9 @@ def _slow_format(device: torch.device, dtype: torch.dtype) -> Iterator[str]:
 
 
 def _unknown_words(captions: tuple[str, ...]) -> Iterator[str]:
-    from mask2dit.playhouse.captions import unknown_words
+    from mask2dit.playhouse.captions import tell_unknown, unknown_words
 
     for number, caption in enumerate(captions, start=1):
         unknown = unknown_words(caption)
         if unknown:
-            shown = ", ".join(word[:LONGEST_WORD] for word in unknown[:SHOWN_WORDS]) + (", …" if len(unknown) > SHOWN_WORDS else "")
-            yield f"scene {number}: the built-in model does not know: {shown}; `mask2dit words` lists what it knows"
+            yield f"scene {number}: {tell_unknown(unknown)}"

@@ -1,4 +1,4 @@
-"""The storyboard that a command is given: a file, or captions; and how its mistakes name it."""
+"""What film a command is asked for: its storyboard and its numbers, in one place for all commands; and how its mistakes name the file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".yaml", ".yml", ".json")
 
 StoryboardArgument = Annotated[str, typer.Argument(help="A storyboard file, or captions with ';' between scenes.", show_default=False)]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)]
+Guidance = Annotated[float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")]
+Frames = Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)]
+Size = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)]
+NegativePrompt = Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")]
 
 
 def read_storyboard(text: str) -> tuple["Storyboard", Path | None]:
