@@ -10,13 +10,14 @@ import mask2dit
 PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
     {"errors", "amounts"},
-    {"storyboard", "scene_layout", "video_shape"},
+    {"storyboard", "scene_layout", "video_shape", "chat"},
+    {"foreign_storyboards", "storyboard_writer"},
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},
     {"attention"},
-    {"transformer", "text", "latents", "film_request"},
+    {"transformer", "text", "latents", "stepper", "film_request"},
     {"memory"},
     {"pipeline", "film", "video_files", "cuts"},
-    {"model_folder", "hub"},
+    {"model_folder", "hub", "rgb_preview"},
     {"published"},
     {"loading"},
     {"extractors", "playhouse"},
@@ -27,7 +28,7 @@ LEVELS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 SAME_LEVEL = {("video_shape", "scene_layout")}  # token counts become a layout
-TORCH_FREE = LEVELS[0] | LEVELS[1]
+TORCH_FREE = LEVELS[0] | LEVELS[1] | LEVELS[2]
 
 
 def imported(tree: ast.AST) -> set[str]:

@@ -21,6 +21,10 @@ class OutputError(Mask2DiTError, OSError):
     """A result cannot be written; what was finished stays where it is."""
 
 
+class EndpointError(Mask2DiTError, ConnectionError):
+    """An endpoint cannot be reached, refuses, or answers what cannot be used."""
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """What another library's error says, in one line of at most `limit` characters."""
     return " ".join(str(error).split())[:limit]

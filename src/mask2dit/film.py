@@ -55,11 +55,13 @@ def pick(frames: Frame, count: int = PICTURES_PER_ROW) -> list[Frame]:
 
 @dataclass(frozen=True, slots=True)
 class SheetRow:
-    """One scene on the contact sheet: a few of its pictures, its caption, and small print such as its length and seed."""
+    """One scene on the contact sheet: a few of its pictures, its caption, small print such as its length and seed, and its number."""
 
     pictures: Sequence[Frame]
     caption: str
     note: str = ""
+    number: int | None = None
+    """None counts the rows, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,8 @@ def contact_sheet(title: str, subtitle: str, rows: Sequence[SheetRow]) -> Image.
     draw.text((sizes.margin, sizes.margin - 8), heading, _INK, _font(sizes.title))
     draw.text((sizes.margin + 1, sizes.margin + sizes.title + 6), subtitle, _GREY, _font(sizes.note + 1))
     top = header
-    for number, (row, lines, height) in enumerate(zip(rows, captions, row_heights, strict=True), start=1):
-        _draw_row(sheet, top, number, row, lines, sizes)
+    for place, (row, lines, height) in enumerate(zip(rows, captions, row_heights, strict=True), start=1):
+        _draw_row(sheet, top, row.number or place, row, lines, sizes)
         top += height
     return sheet
 
@@ -168,6 +170,22 @@ def _fitting(text: str, font: Font, width: int) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if font.getlength(text[:middle]) <= width else (low, middle - 1)
     return low
+
+
+def preview_sheet(title: str, rows: Sequence[tuple[int, Sequence[Frame]]]) -> Image.Image:
+    """A plain picture of a film in the making: a row of frames per scene, its number before them, under a line of text."""
+    gap, column, size = 6, 30, 15
+    height, width, _ = rows[0][1][0].shape
+    across = max(len(frames) for _, frames in rows)
+    sheet = Image.new("RGB", (column + across * (width + gap) + gap, size + 3 * gap + len(rows) * (height + gap)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((column + gap, gap), title, _GREY, _font(size))
+    for row, (number, frames) in enumerate(rows):
+        top = size + 3 * gap + row * (height + gap)
+        draw.text((gap, top), str(number), _ACCENT, _font(size))
+        for place, frame in enumerate(frames):
+            sheet.paste(Image.fromarray(frame), (column + gap + place * (width + gap), top))
+    return sheet
 
 
 def preview_step(num_frames: int) -> int:

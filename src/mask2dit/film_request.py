@@ -126,7 +126,7 @@ def resolve_request(
 
 def _as_storyboard(storyboard: Storyboard | Sequence[str] | None) -> Storyboard | None:
     if storyboard is None or isinstance(storyboard, Storyboard):
-        return storyboard
+        return storyboard and storyboard.shown()
     if isinstance(storyboard, str):
         raise InputError("storyboard: got one text, expected a list with one caption per scene; put it in a list")
     return Storyboard.from_captions(storyboard)

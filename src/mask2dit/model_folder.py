@@ -158,6 +158,13 @@ def model_values(folder: Path) -> ModelValues:
     return ModelValues(**load_values(folder), compression=compression)
 
 
+def stamp_of(folder: Path) -> str:
+    """A short name for a folder's files by their sizes and times: as long as it is the same, nobody has changed them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    facts = [(path.relative_to(folder).as_posix(), (found := path.stat()).st_size, found.st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
 def stored_shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of a network, by name."""
     return _untied({key: tuple(entry["shape"]) for file in weight_files(folder, name) for key, entry in read_header(file).items()})

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import CogVideoXDPMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.loaders import CogVideoXLoraLoaderMixin
 from diffusers.utils import BaseOutput
 from diffusers.video_processor import VideoProcessor
@@ -23,6 +23,7 @@ from mask2dit.fingerprint import fingerprint
 from mask2dit.latents import Generators, decode_latents, draw_noise, encode_frames, generator_per_scene
 from mask2dit.memory import Choice
 from mask2dit.scene_layout import SceneLayout
+from mask2dit.stepper import DenoisingState, Stepper
 from mask2dit.storyboard import Storyboard
 from mask2dit.text import TextSide, check_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
@@ -194,6 +195,7 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         latents: Tensor | None = None,
         output_type: OutputType = "np",
         callback_on_step_end: StepCallback | None = None,
+        resume: DenoisingState | None = None,
     ) -> Mask2DiTPipelineOutput:
         """Make a film.
 
@@ -202,7 +204,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         too. None = the model's own value; guidance and frames may be one per scene; guidance ≤ 1 in every scene runs one branch.
         generator: one, or one per scene. latents: initial noise of the whole film [1, F, C, H, W]. output_type: "np", "pt", "pil" or
         "latent".
-        callback_on_step_end(pipeline, step, timestep, {"latents": [1, F, C, H, W]}) may return other latents.
+        callback_on_step_end(pipeline, step, timestep, {"latents": [1, F, C, H, W], "state": DenoisingState}) may return other latents.
+        resume: such a state, of this very call, to go on from.
         Raises StoryboardError or InputError before anything is computed.
         """
         known = dict(known_scenes or {})
@@ -217,20 +220,32 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
             negative_prompt=negative_prompt,
             num_scenes=num_scenes,
         )
+        self._check_given(storyboard, known)
         shapes = self._scene_shapes(request, known)
+        if resume is not None and [tuple(scene.shape) for scene in resume.latents] != shapes:
+            raise InputError(f"resume: got {len(resume.latents)} scenes of other shapes, expected those of this call; leave it out")
         self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
         for remark in self._outside_training(request, known):
             warnings.warn(remark, stacklevel=3)  # torch.no_grad is one frame
         try:
             if prompt_embeds is None:
                 prompt_embeds, negative_prompt_embeds = self.encode_prompt(request.captions, request.negative_prompts)
-            scenes = self._start(shapes, known, latents, generator)
-            scenes = self._denoise(request, scenes, known, prompt_embeds, negative_prompt_embeds, generator, callback_on_step_end)
+            scenes = self._start(shapes, known, resume.latents if resume else latents, generator)
+            scenes = self._denoise(request, scenes, known, prompt_embeds, negative_prompt_embeds, generator, callback_on_step_end, resume)
             if output_type != "latent":
                 scenes = [self.decode_scene(scene, output_type) for scene in scenes]
         finally:
             self.maybe_free_model_hooks()  # and forget what a step cache holds, so that the next film does not depend on this one
         return Mask2DiTPipelineOutput(scenes=scenes)
+
+    @staticmethod
+    def _check_given(storyboard: Storyboard | Sequence[str] | None, known: Mapping[int, Tensor]) -> None:
+        for index, scene in enumerate(storyboard.shown().scenes if isinstance(storyboard, Storyboard) else ()):
+            if scene.given is not None and index not in known:
+                raise InputError(
+                    f"scene {index + 1}, given: got a video ({scene.given!r}), expected its latents in known_scenes; "
+                    "read and encode it (encode_scene), or make a film folder, which does"
+                )
 
     def _outside_training(self, request: FilmRequest, known: Mapping[int, Tensor]) -> list[str]:
         """What is asked that the weights have not seen; it is done all the same."""
@@ -257,6 +272,7 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         negative_prompt_embeds: Tensor | None,
         generator: Generators,
         callback: StepCallback | None,
+        resume: DenoisingState | None,
     ) -> list[Tensor]:
         """The loop over timesteps; scenes are clean or noisy latents [F_s, C, H, W], and known ones leave as they came."""
         device, dtype = self._execution_device, self.transformer.dtype
@@ -269,8 +285,9 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         rotary = self.transformer.rotary_table(sum(lengths), (rows, columns), device)
 
         self.scheduler.set_timesteps(request.num_inference_steps, device=device)
-        stepper = _Stepper(self.scheduler, generator_per_scene(generator, len(scenes)))
-        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
+        stepper = Stepper(self.scheduler, generator_per_scene(generator, len(scenes)), resume)
+        done = resume.step if resume else 0
+        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps[done:]), start=done):
             timestep = torch.stack([t * 0 if s in known else t for s in range(len(scenes))])[None]  # [1, S]
             joined = torch.cat(scenes)[None]
             predictions = []
@@ -285,16 +302,23 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
                         guided = predictions[1][s] + request.effective_guidance(s) * (guided - predictions[1][s])
                     scenes[s] = stepper.step(guided, scenes[s], step, s)
             if callback is not None:
-                changed = callback(self, step, t, {"latents": torch.cat(scenes)[None]}) or {}
+                changed = callback(self, step, t, {"latents": torch.cat(scenes)[None], "state": stepper.state(step + 1, scenes)}) or {}
                 if "latents" in changed:
                     pieces = changed["latents"][0].split(lengths)
                     scenes = [scenes[s] if s in known else piece for s, piece in enumerate(pieces)]
         return [known[s].to(device) if s in known else scene for s, scene in enumerate(scenes)]
 
     def _start(
-        self, shapes: Sequence[tuple[int, ...]], known: Mapping[int, Tensor], latents: Tensor | None, generator: Generators
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        known: Mapping[int, Tensor],
+        latents: Tensor | Sequence[Tensor] | None,
+        generator: Generators,
     ) -> list[Tensor]:
+        """Initial noise, drawn or given as [1, F, C, H, W]; or the scenes, as they are, of a loop that goes on."""
         device, dtype = self._execution_device, self.transformer.dtype
+        if latents is not None and not isinstance(latents, Tensor):
+            return [known.get(s, scene).to(device, dtype) for s, scene in enumerate(latents)]
         noise: Sequence[Tensor | None]
         if latents is not None:
             noise = torch.split(latents[0].to(device, dtype), [shape[0] for shape in shapes])
@@ -342,30 +366,3 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
             raise InputError(f"generator: got {len(generator)}, expected one, or one for each of {request.num_scenes} scenes")
         if output_type not in ("np", "pt", "pil", "latent"):
             raise InputError(f"output_type: got {output_type!r}, expected np, pt, pil or latent")
-
-
-class _Stepper:
-    """One scheduler stepped scene by scene, so that a scene's noise depends on its own generator alone."""
-
-    def __init__(self, scheduler: Any, generators: Sequence[torch.Generator | None]) -> None:
-        self._scheduler = scheduler
-        self._generators = generators
-        self._originals: dict[int, Tensor] = {}
-
-    def step(self, prediction: Tensor, scene: Tensor, step: int, index: int) -> Tensor:
-        """[F_s, C, H, W] one timestep cleaner, in the scene's dtype."""
-        timesteps = self._scheduler.timesteps
-        if isinstance(self._scheduler, CogVideoXDPMScheduler):
-            earlier = timesteps[step - 1] if step > 0 else None
-            cleaner, self._originals[index] = self._scheduler.step(
-                prediction,
-                self._originals.get(index),
-                timesteps[step],
-                earlier,
-                scene,
-                generator=self._generators[index],
-                return_dict=False,
-            )
-        else:
-            cleaner = self._scheduler.step(prediction, timesteps[step], scene, return_dict=False)[0]
-        return cleaner.to(scene.dtype)  # type: ignore[no-any-return]

@@ -12,10 +12,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mask2dit.errors import OutputError, StoryboardError
@@ -46,13 +46,26 @@ def _writable(text: str) -> str:
     return text
 
 
+def _scenes_to_remember(value: object) -> object:
+    is_list = isinstance(value, list | tuple) and value and all(type(number) is int and number > 0 for number in value)
+    if not is_list and value not in ("latest", "first", "characters", None):
+        raise PydanticCustomError("remembered", "remembered")
+    return value
+
+
 Text = Annotated[str, Field(strict=True), AfterValidator(_writable)]
 WrittenText = Annotated[Text, AfterValidator(_not_blank)]
+Remembered = Annotated[Literal["latest", "first", "characters"] | tuple[int, ...], BeforeValidator(_scenes_to_remember)]
+"""Which scenes stay known while a scene beyond the model's window is made: the latest before it; the first one and the latest; those
+that share a character with it, then the latest; or scenes by number."""
 FrameCount = Annotated[int, Field(strict=True, ge=1, le=LONGEST_SCENE_FRAMES), AfterValidator(_one_more_than_a_multiple_of_four)]
 
 
 class Scene(BaseModel):
-    """One caption and how its frames are made; None leaves the choice to the model or the command."""
+    """One caption and how its frames are made; None leaves the choice to the model, the storyboard or the command.
+
+    `given`: a video that is this scene, named from the storyboard's folder on; it is not made. `skip`: left out of the film, and kept.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,6 +75,9 @@ class Scene(BaseModel):
     seed: Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)] | None = None
     guidance_scale: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
     negative_prompt: Text | None = None
+    given: WrittenText | None = None
+    remember: Remembered | None = None
+    skip: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -73,6 +89,8 @@ class Scene(BaseModel):
 def _at_least_one(scenes: tuple[Scene, ...]) -> tuple[Scene, ...]:
     if not scenes:
         raise PydanticCustomError("no_scenes", "no scenes")
+    if all(scene.skip for scene in scenes):
+        raise PydanticCustomError("all_skipped", "all skipped")
     return scenes
 
 
@@ -94,7 +112,16 @@ class Storyboard(BaseModel):
 
     title: Text = ""
     characters: dict[WrittenText, WrittenText] = {}
+    remember: Remembered = "latest"
     scenes: Annotated[tuple[Scene, ...], AfterValidator(_at_least_one)]
+
+    @model_validator(mode="after")
+    def _remembers_what_there_is(self) -> Self:
+        for place, remembered in [(None, self.remember), *((index, scene.remember) for index, scene in enumerate(self.scenes))]:
+            for number in remembered if isinstance(remembered, tuple) else ():
+                if number > len(self.scenes) or number - 1 == place:
+                    raise PydanticCustomError("remember", "remember", {"place": place, "number": number, "count": len(self.scenes)})
+        return self
 
     def __init__(self, /, **data: Any) -> None:
         try:
@@ -164,6 +191,20 @@ class Storyboard(BaseModel):
     def to_json(self) -> str:
         return json.dumps(self.to_data(), indent=2, ensure_ascii=False) + "\n"
 
+    def with_scenes(self, scenes: Sequence[Scene | Mapping[str, Any]]) -> Self:
+        """The same film with other scenes, as they are or as in a file. Raises StoryboardError."""
+        return type(self)(**{**dict(self), "scenes": tuple(scenes)})
+
+    def shown(self) -> Self:
+        """Without the scenes that are skipped; which scenes are remembered has no meaning any more."""
+        scenes = [scene.model_copy(update={"remember": None}) for scene in self.scenes if not scene.skip]
+        return type(self)(title=self.title, characters=self.characters, scenes=scenes)
+
+    def cast_of(self, index: int) -> frozenset[str]:
+        """Names of the characters that a scene's prompt mentions."""
+        found = re.findall(_names_pattern(self.cast), self.scenes[index].prompt) if self.characters else []
+        return frozenset(name for name, _ in found)
+
     @property
     def cast(self) -> tuple[Character, ...]:
         return tuple(Character(name, description) for name, description in self.characters.items())
@@ -179,9 +220,6 @@ def _introduce(prompt: str, cast: Sequence[Character]) -> str:
     if not cast:
         return prompt
     descriptions = {character.name: character.description for character in cast}
-    longest_first = sorted(descriptions, key=len, reverse=True)
-    # One pass over the prompt, so that a name inside another one's description stays as it is.
-    pattern = re.compile(r"(?<!\w)(" + "|".join(map(re.escape, longest_first)) + r")(?!\w)(\s*\()?")
     met: set[str] = set()
 
     def describe(match: re.Match[str]) -> str:
@@ -190,7 +228,13 @@ def _introduce(prompt: str, cast: Sequence[Character]) -> str:
         met.add(name)
         return match.group(0) if bracket or not first else f"{name} ({descriptions[name]})"
 
-    return pattern.sub(describe, prompt)
+    # One pass over the prompt, so that a name inside another one's description stays as it is.
+    return re.sub(_names_pattern(cast), describe, prompt)
+
+
+def _names_pattern(cast: Sequence[Character]) -> str:
+    longest_first = sorted((character.name for character in cast), key=len, reverse=True)
+    return r"(?<!\w)(" + "|".join(map(re.escape, longest_first)) + r")(?!\w)(\s*\()?"
 
 
 # Messages: place, got, expected, remedy.
@@ -205,6 +249,9 @@ _EXPECTED = {
     "seed": (f"a whole number from 0 to {LARGEST_SEED}", "write for example 7"),
     "guidance_scale": ("a number that is not negative", "write for example 6.0"),
     "negative_prompt": ("a text", "put it in quotes"),
+    "given": ("the name of a video file", "write for example clips/walk.mp4"),
+    "remember": ("latest, first, characters, or a list of scene numbers", "write for example [1, 3]"),
+    "skip": ("true or false", "write true to leave the scene out"),
 }
 
 
@@ -223,6 +270,13 @@ def _sentence(mistake: ErrorDetails) -> str:
         near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]!r}?" if near else "remove it"
         return f"{_place(loc[:-1])}got the unknown key {_describe(key)}, expected {_listed(model)}; {remedy}"
+    if kind == "remember":
+        found = mistake["ctx"]
+        scene = "" if found["place"] is None else f"scene {found['place'] + 1}, "
+        last = "another scene" if found["place"] is not None else "a scene"
+        return f"{scene}remember: got {found['number']}, expected {last} from 1 to {found['count']}; change the number"
+    if kind == "all_skipped":
+        return "scenes: all are skipped, expected at least one to show; remove a `skip: true`"
     if kind == "two_lengths":
         return f"{_place(loc)}got both duration_seconds and num_frames, expected at most one; remove one of them"
     if kind == "missing":

@@ -5,7 +5,8 @@ own, because every scene is encoded and decoded on its own. The order of the tok
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from mask2dit.errors import InputError
 from mask2dit.scene_layout import SceneLayout
@@ -72,6 +73,10 @@ class VideoShape:
         """What it is, for a person."""
         counts, many = " and ".join(map(str, sorted(set(self.num_frames)))), "s" * (len(self.num_frames) > 1)
         return f"{len(self.num_frames)} scene{many} of {counts} frames at {self.height} × {self.width}"
+
+    def largest(self, count: int) -> Self:
+        """The shape of the longest `count` scenes: as much as a call with so many can be."""
+        return replace(self, num_frames=tuple(sorted(self.num_frames, reverse=True)[:count]))
 
     @property
     def latent_size(self) -> tuple[int, int]:

@@ -73,7 +73,7 @@ def test_notes_leave_the_exit_status_alone(command: Command) -> None:
     result = command("doctor", "a red fox jumps; the blue fox yodels; a wombat; a bear sleeps", "--frames", 1)
     notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
     assert result.exit_code == 0 and notes == [
-        "note: 4 scenes at once, trained on 3: they may fit together less well",
+        "note: 3 scenes are made jointly, and each further one with 2 known",
         "note: the fox is described in 2 ways: 'a red fox' in scene 1, 'the blue fox' in scene 2",
         "note: scene 2: the built-in model does not know: yodels; `mask2dit words` lists what it knows",
         "note: scene 3: the built-in model does not know: wombat; `mask2dit words` lists what it knows",

@@ -14,7 +14,8 @@ from mask2dit.video_files import read_video
 
 Command = Callable[..., Result]
 STORY = "a red fox walks; the fox jumps; a bear sleeps"
-FILES = ["contact_sheet.png", "film.mp4", "film.webp", "latents", "run.json", "scenes", "storyboard.yaml"]
+FILES = ["contact_sheet.png", "film.edl", "film.mp4", "film.otio", "film.webp", "index.html", "latents", "run.json", "scenes"]
+FILES += ["storyboard.yaml", "takes"]
 EXAMPLE = Path(__file__).parents[2] / "storyboards" / "fox.yaml"
 
 
@@ -39,7 +40,7 @@ def test_text_becomes_a_film(command: Command, model_folder: Path) -> None:
     for stage in ("loading", "encoding", "denoising (2)", "decoding (3)", "joining"):
         assert f"{stage}" in result.stderr
     assert "films/a-red-fox-walks" in result.stdout and "contact_sheet.png" in result.stdout
-    assert result.stdout.count("  mask2dit ") == 3
+    assert result.stdout.count("  mask2dit ") == 3 and "SCA " in result.stdout and "detector: PySceneDetect" in result.stdout
 
 
 def test_a_file_becomes_a_film(command: Command, model_folder: Path) -> None:
@@ -50,15 +51,15 @@ def test_a_file_becomes_a_film(command: Command, model_folder: Path) -> None:
 
 
 def test_commands_to_try_next_work(command: Command, model_folder: Path) -> None:
-    small = ("--model", model_folder, "--display-scale", 1)
-    result = command("generate", STORY, "-o", "my films/fox", *small)
+    result = command("generate", STORY, "-o", "my films/fox", "--model", model_folder, "--display-scale", 1)
     suggested = [line.split("#")[0].strip() for line in result.stdout.splitlines() if line.startswith("  mask2dit ")]
+    assert [shlex.split(line)[1] for line in suggested] == ["remake", "extend", "generate"]
     for line in suggested:
         words = shlex.split(line)[1:]
-        again = command(*words, *(small if words[0] == "generate" else ()))
+        again = command(*words, *(("--model", model_folder, "--display-scale", 1) if words[0] == "generate" else ()))
         assert again.exit_code == 0, again.output
-    assert names(Path("my films")) == ["fox", "fox-edited", "fox-seed-1"]
-    assert Path("story.yaml").exists()
+    assert names(Path("my films")) == ["fox", "fox-seed-1"]
+    assert len(json.loads(Path("my films/fox/run.json").read_text())["scenes"]) == 4
 
 
 def test_options_reach_the_film(command: Command, model_folder: Path) -> None:
@@ -67,16 +68,17 @@ def test_options_reach_the_film(command: Command, model_folder: Path) -> None:
     result = command("generate", STORY, *(word for name, value in (numbers | others).items() for word in (f"--{name}", value)))
     assert result.exit_code == 0, result.output
     record = json.loads(Path("fox/run.json").read_text())
-    assert (record["num_inference_steps"], record["attention_plan"], record["display_scale"]) == (3, "isolated", 3)
-    assert [(scene["seed"], scene["guidance_scale"], scene["num_frames"]) for scene in record["scenes"]] == [(7, 1.5, 1)] * 3
-    assert record["model"] == str(model_folder)
+    made_with, inputs = record["made_with"], [scene["inputs"] for scene in record["scenes"]]
+    assert (made_with["num_inference_steps"], made_with["attention_plan"], record["display_scale"]) == (3, "isolated", 3)
+    assert [(each["seed"], each["guidance_scale"], each["num_frames"]) for each in inputs] == [(7, 1.5, 1)] * 3
+    assert made_with["model"] == record["asked"]["model"] == str(model_folder)
     assert read_video("fox/film.mp4").shape == (3, 72, 96, 3)
 
 
-def test_five_scenes_come_with_a_note(command: Command, model_folder: Path) -> None:
+def test_five_scenes_are_the_window_and_two_extensions(command: Command, model_folder: Path) -> None:
     result = command("generate", "a;b;c;d;e", "--model", model_folder, "--frames", 1, "--display-scale", 1)
-    assert result.exit_code == 0
-    assert result.stderr.count("note: ") == 1 and "5 scenes are more than the 3" in result.stderr
+    assert result.exit_code == 0 and "note: " not in result.stderr
+    assert "denoising scene 4 (2)" in result.stderr and "denoising scene 5 (2)" in result.stderr
 
 
 def test_many_scenes_and_foreign_words_are_made(command: Command, model_folder: Path) -> None:
@@ -90,9 +92,41 @@ def test_the_same_command_says_that_the_film_is_made(command: Command, model_fol
     words = ("generate", STORY, "-o", "fox", "--model", model_folder, "--frames", 1, "--display-scale", 1)
     assert "Made in" in command(*words).stdout
     before = Path("fox/run.json").read_text()
-    assert "Already made" in command(*words).stdout
+    result = command(*words)
+    assert "Nothing changed; nothing made" in result.stdout and "loading" not in result.stderr  # not even the model
     assert Path("fox/run.json").read_text() == before
-    assert "Made in" in command(*words, "--overwrite").stdout
+    assert "Made in" in command(*words, "--fresh").stdout
+
+
+def test_a_dry_run_says_what_and_why_and_writes_nothing(command: Command, model_folder: Path) -> None:
+    words = ("--model", model_folder, "--frames", 1, "--display-scale", 1)
+    first = command("generate", "a;b;c;d", "-o", "fox", *words, "--dry-run")
+    assert first.stdout.splitlines() == [
+        "fox: 4 of 4 scenes to make",
+        *(f"  scene {number}: is new" for number in (1, 2, 3, 4)),
+        "  1. make scenes 1 to 3 jointly",
+        "  2. make scene 4, with scenes 2 and 3 known",
+    ]
+    assert names(Path()) == []
+    command("generate", "a;b;c;d", "-o", "fox", *words)
+    before = Path("fox/run.json").read_text()
+    changed = command("generate", "a;x;c;d", "-o", "fox", *words, "--dry-run").stdout.splitlines()
+    assert changed[0] == "fox: 1 of 4 scenes to make" and changed[2] == "  scene 2: is made again: another caption"
+    assert changed[1] == "  scene 1: stays as it is (take 1)" and changed[-1] == "  1. make scene 2, with scenes 1 and 3 known"
+    steps = command("generate", "a;b;c;d", "-o", "fox", *words, "--steps", 3, "--dry-run").stdout
+    assert steps.count("is made again: num inference steps 2 → 3") == 4
+    assert "nothing changed; nothing to make" in command("generate", "a;b;c;d", "-o", "fox", *words, "--dry-run").stdout
+    assert Path("fox/run.json").read_text() == before
+
+
+def test_a_folder_is_a_storyboard_with_its_options(command: Command, model_folder: Path) -> None:
+    command("generate", STORY, "-o", "fox", "--model", model_folder, "--frames", 1, "--display-scale", 1, "--steps", 3)
+    assert "Nothing changed" in command("generate", "fox").stdout
+    board = Path("fox/storyboard.yaml")
+    board.write_text(board.read_text().replace("the fox jumps", "the fox spins"))
+    result = command("generate", "fox")
+    assert "scene 2: is made again: another caption" in result.stderr and "denoising scene 2 (3)" in result.stderr
+    assert [scene["take"] for scene in json.loads(Path("fox/run.json").read_text())["scenes"]] == [1, 2, 1]
 
 
 MISTAKES = [
@@ -162,9 +196,9 @@ def test_a_folder_with_other_things_is_left_alone(command: Command, model_folder
     Path("mine").mkdir()
     Path("mine/photo.jpg").write_bytes(b"sun")
     words = ("generate", STORY, "-o", "mine", "--model", model_folder, "--frames", 1, "--display-scale", 1)
-    assert "--overwrite" in the_error(command(*words))
+    assert "--fresh" in the_error(command(*words))
     assert names(Path("mine")) == ["photo.jpg"]
-    assert command(*words, "--overwrite").exit_code == 0
+    assert command(*words, "--fresh").exit_code == 0
     assert Path("mine/photo.jpg").read_bytes() == b"sun"
 
 
@@ -210,6 +244,7 @@ def test_control_c_says_what_is_on_disk(command: Command, model_folder: Path, mo
     assert last.startswith("interrupted while decoding; in fox: latents of scenes 1 to 3; missing: ") and "the same command goes on" in last
     result = command(*words)
     assert result.exit_code == 0 and "denoising" not in result.stderr and names(Path("fox")) == FILES
+    assert "every scene is made; the film is joined again" in result.stderr
 
 
 def test_control_c_while_loading_leaves_nothing(command: Command, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,9 +132,9 @@ def test_main_memory_may_be_what_is_too_small(board: Storyboard) -> None:
     subject = find_subject(None)
     request = check_film(builtin_model(), board)
     needs = folder_needs(builtin_model(), request.shape, torch.float32, CPU)
-    assert _choose(needs, subject, request, Room(2**40, main_bytes=0, weights="int8", asked=True), "cuda")[1] is None  # nothing waits
+    assert _choose(needs, subject, request.shape, Room(2**40, main_bytes=0, weights="int8", asked=True), "cuda")[1] is None  # nothing waits
     smallest = max(needs.stages(MemoryMode(True, "group", True, "int8")).values()) + BASE_BYTES["cuda"]
-    _, problem = _choose(needs, subject, request, Room(smallest, main_bytes=0, weights="int8", asked=True), "cuda")
+    _, problem = _choose(needs, subject, request.shape, Room(smallest, main_bytes=0, weights="int8", asked=True), "cuda")
     assert problem is not None and " of main memory, of which 0 MiB is free, expected more of it for " in problem
 
 
@@ -211,9 +211,12 @@ def test_one_negative_prompt_for_all_is_told_once(model_folder: Path, board: Sto
     assert [problem.split(":")[0] for problem in found.problems] == ["scene 1, negative_prompt"]
 
 
-def test_more_scenes_than_the_model_was_trained_on_are_noted(model_folder: Path) -> None:
-    found = forecast_of(model_folder, Storyboard.from_text("a;b;c;d"))
-    assert found.notes == ("4 scenes at once, trained on 3: they may fit together less well",) and not found.problems
+def test_more_scenes_than_fit_into_a_call_take_several(model_folder: Path) -> None:
+    found = forecast_of(model_folder, Storyboard.from_text("a;b;c;d;e"))
+    three = forecast_of(model_folder, Storyboard.from_text("a;b;c"))
+    assert found.notes == ("3 scenes are made jointly, and each further one with 2 known",) and not found.problems
+    assert row(found, "at once") == "3 scenes, in 3 calls of the model; the model was trained on up to 3"
+    assert found.needs == three.needs and found.num_predictions == 3 * three.num_predictions  # memory does not grow, time does
 
 
 def test_unknown_words_are_noted_of_the_built_in_model_only(model_folder: Path) -> None:

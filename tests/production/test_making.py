@@ -1,5 +1,6 @@
 """Making a film: what lies in the folder, and that nothing finished is lost or made twice."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,23 +10,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from mask2dit import film
 from mask2dit.errors import InputError, Mask2DiTError, OutputError, StoryboardError
 from mask2dit.loading import load_pipeline
 from mask2dit.pipeline import Mask2DiTPipeline
-from mask2dit.production import FilmFolder, FilmInterrupted, FilmSettings, make_film, scene_generator
+from mask2dit.production import Directions, FilmInterrupted, FilmSettings, ModelAsked, make_film, scene_generator
 from mask2dit.storyboard import Storyboard
 from mask2dit.video_files import read_video, written_aside
 from production.filming import SETTINGS, STEPS, Watched, files_in, press_control_c
 
 ALL_STAGES = ["encoding", "denoising", "decoding", "joining"]
-FILES = ["contact_sheet.png", "film.mp4", "film.webp", "run.json", "storyboard.yaml"]
+FILES = ["contact_sheet.png", "film.edl", "film.mp4", "film.otio", "film.webp", "index.html", "run.json", "storyboard.yaml"]
+TAKE_FILES = [f"takes/scene-0{number}/take-1.{kind}" for number in (1, 2, 3) for kind in ("mp4", "safetensors")]
 SCENE_FILES = [f"latents/scene-0{number}.safetensors" for number in (1, 2, 3)] + [f"scenes/scene-0{number}.mp4" for number in (1, 2, 3)]
 
 
 def test_the_folder_holds_everything_and_nothing_else(whole: Path) -> None:
-    assert sorted(files_in(whole)) == sorted(FILES + SCENE_FILES)
+    assert sorted(files_in(whole)) == sorted(FILES + SCENE_FILES + TAKE_FILES)
 
 
 def test_files_are_what_they_say(whole: Path, pipeline: Mask2DiTPipeline, board: Storyboard) -> None:
@@ -48,7 +51,7 @@ def test_videos_show_what_the_pipeline_makes(whole: Path, pipeline: Mask2DiTPipe
     generators = [scene_generator(0, number) for number in (1, 2, 3)]
     result = pipeline(board, num_inference_steps=STEPS, generator=generators, output_type="latent")
     for number, latents in enumerate(result.scenes, start=1):
-        assert torch.equal(FilmFolder(whole).read_latents(number), latents)
+        assert torch.equal(load_file(whole / "latents" / f"scene-0{number}.safetensors")["latents"], latents)
         frames = film.frames_to_bytes(pipeline.decode_scene(latents))
         shown = read_video(whole / "scenes" / f"scene-0{number}.mp4")
         luma = np.array([0.2126, 0.7152, 0.0722])  # a random model's pictures are noise, and colour is stored at half the size
@@ -57,14 +60,19 @@ def test_videos_show_what_the_pipeline_makes(whole: Path, pipeline: Mask2DiTPipe
 
 def test_the_record_tells_how_it_was_made(whole: Path, pipeline: Mask2DiTPipeline, board: Storyboard) -> None:
     record = json.loads((whole / "run.json").read_text())
-    assert (record["status"], record["stage"], record["model"]) == ("complete", "finished", "built-in")
+    assert (record["status"], record["stage"], record["process"]) == ("complete", "finished", None)
     assert record["storyboard"] == board.to_data()
-    assert [scene["seed"] for scene in record["scenes"]] == [0, 0, 0]
-    assert [scene["video"] for scene in record["scenes"]] == [f"scenes/scene-0{number}.mp4" for number in (1, 2, 3)]
-    assert all((whole / scene["latents"]).exists() for scene in record["scenes"])
+    assert [(scene["number"], scene["take"], scene["inputs"]["seed"]) for scene in record["scenes"]] == [(1, 1, 0), (2, 1, 0), (3, 1, 0)]
+    assert [take["jointly"] for take in record["takes"]] == [[2, 3], [1, 3], [1, 2]] and not any(take["known"] for take in record["takes"])
+    for take in record["takes"]:
+        content = (whole / "takes" / f"scene-0{take['scene']}" / "take-1.safetensors").read_bytes()
+        assert take["latents"] == hashlib.sha256(content).hexdigest()[:16]
+        assert take["made_with"] == record["made_with"] and take["inputs"]["caption"] == board.captions[take["scene"] - 1]
     assert {"torch", "diffusers", "mask2dit", "python"} <= record["versions"].keys()
     assert list(record["timings_seconds"]) == ALL_STAGES and all(seconds > 0 for seconds in record["timings_seconds"].values())
-    assert record["num_inference_steps"] == STEPS and record["height"] == pipeline.values.height
+    made_with = record["made_with"]
+    assert made_with["num_inference_steps"] == STEPS and made_with["height"] == pipeline.values.height
+    assert (made_with["model"], made_with["attention_plan"], made_with["lora"]) == ("built-in", "symmetric", None)
     assert str(whole) not in (whole / "run.json").read_text()
 
 
@@ -81,9 +89,10 @@ def test_settings_and_scenes_decide(pipeline: Mask2DiTPipeline, tmp_path: Path) 
     settings = FilmSettings(
         seed=4, height=2 * step, width=3 * step, num_inference_steps=2, guidance_scale=2.5, num_frames=9, display_scale=1
     )
-    record = make_film(pipeline, board, tmp_path / "film", settings, model="mine")
-    assert [(scene.seed, scene.num_frames, scene.guidance_scale) for scene in record.scenes] == [(9, 5, 1.5), (4, 9, 2.5)]
-    assert (record.model, record.num_inference_steps) == ("mine", 2)
+    record = make_film(pipeline, board, tmp_path / "film", settings, asked=ModelAsked("mine"))
+    inputs = [scene.inputs for scene in record.scenes]
+    assert [(each.seed, each.num_frames, each.guidance_scale) for each in inputs] == [(9, 5, 1.5), (4, 9, 2.5)]
+    assert (record.made_with.model, record.made_with.num_inference_steps) == ("mine", 2)
     assert read_video(tmp_path / "film" / "film.mp4").shape == (14, 2 * step, 3 * step, 3)
 
 
@@ -110,7 +119,7 @@ def test_a_scene_keeps_its_noise_when_others_come_and_go(pipeline: Mask2DiTPipel
 
 def test_the_display_scale_is_chosen(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
     record = make_film(pipeline, Storyboard.from_text("a fox"), tmp_path / "film", FilmSettings(num_inference_steps=1, num_frames=1))
-    assert read_video(tmp_path / "film" / "film.mp4").shape[1] == record.height * record.display_scale >= 480
+    assert read_video(tmp_path / "film" / "film.mp4").shape[1] == record.made_with.height * record.display_scale >= 480
 
 
 # Nothing is written before everything is checked.
@@ -158,10 +167,10 @@ def test_settings_out_of_range_are_refused_before_any_model_is_loaded(values: di
     ("stage", "step", "on_disk", "repeated"),
     [
         ("encoding", 0, "no scene yet", ALL_STAGES),
-        ("denoising", 2, "no scene yet", ALL_STAGES),
+        ("denoising", 2, "a denoising that goes on", ALL_STAGES),
         ("decoding", 0, "latents of scenes 1 to 3", ["decoding", "joining"]),
-        ("decoding", 2, "latents of scenes 1 to 3, video of scenes 1 to 2", ["decoding", "joining"]),
-        ("joining", 1, "latents of scenes 1 to 3, video of scenes 1 to 3", ["decoding", "joining"]),
+        ("decoding", 2, "latents of scenes 1 to 3, video of scenes 1 and 2", ["decoding", "joining"]),
+        ("joining", 1, "latents of scenes 1 to 3, video of scenes 1 to 3", ["joining"]),
     ],
 )
 def test_an_interrupted_film_goes_on_where_it_stopped(
@@ -180,10 +189,12 @@ def test_an_interrupted_film_goes_on_where_it_stopped(
     watched = Watched()
     make_film(pipeline, board, folder, SETTINGS, progress=watched)
     assert watched.stages == repeated
+    if stage == "denoising":
+        assert watched.seen[1] == ("denoising", STEPS - step, STEPS - step)  # the step that was being counted is on disk
     if stage == "decoding":
         assert watched.seen[0] == ("decoding", 3 - step, 3 - step)
     now = files_in(folder)
-    assert all(now[name] == finished[name] for name in finished if name.startswith(("scenes/", "latents/")))
+    assert all(now[name] == finished[name] for name in finished if name.startswith(("scenes/", "latents/scene", "takes/")))
     uninterrupted = files_in(whole)
     assert {name: content for name, content in now.items() if name != "run.json"} == {
         name: content for name, content in uninterrupted.items() if name != "run.json"
@@ -193,13 +204,14 @@ def test_an_interrupted_film_goes_on_where_it_stopped(
 def test_a_killed_run_goes_on_too(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     """What a kill leaves: status running, the current file missing, a part of it beside."""
     record = json.loads((finished / "run.json").read_text())
-    record["status"], record["stage"], record["scenes"][2]["video"] = "running", "decoding", None
+    record["status"], record["stage"], record["takes"][2]["display_scale"] = "running", "decoding", None
     (finished / "run.json").write_text(json.dumps(record))
-    (finished / "scenes" / "scene-03.mp4").rename(finished / "scenes" / ".scene-03.part.mp4")
+    video = finished / "takes" / "scene-03" / "take-1.mp4"
+    video.rename(video.with_name(".take-1.part.mp4"))
     watched = Watched()
     assert make_film(pipeline, board, finished, SETTINGS, progress=watched).status == "complete"
     assert watched.seen[0] == ("decoding", 1, 1)
-    assert not (finished / "scenes" / ".scene-03.part.mp4").exists()
+    assert [path.name for path in finished.rglob(".*")] == []
 
 
 def test_a_finished_film_is_not_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
@@ -207,32 +219,50 @@ def test_a_finished_film_is_not_made_again(pipeline: Mask2DiTPipeline, board: St
     watched = Watched()
     record = make_film(pipeline, board, finished, SETTINGS, progress=watched)
     assert (record.status, watched.seen, files_in(finished)) == ("complete", [], before)
-    make_film(pipeline, board, finished, SETTINGS, overwrite=True, progress=watched)
-    assert watched.stages == ALL_STAGES
+    again = make_film(pipeline, board, finished, SETTINGS, Directions(fresh=True), progress=watched)
+    assert watched.stages == ALL_STAGES and [scene.take for scene in again.scenes] == [2, 2, 2]
+    assert files_in(finished)["film.mp4"] == before["film.mp4"]
 
 
 @pytest.mark.parametrize(
     ("lost", "stages"),
     [
-        ("film.mp4", ["decoding", "joining"]),
-        ("scenes/scene-02.mp4", ["decoding", "joining"]),
-        ("latents/scene-02.safetensors", ALL_STAGES),
+        (["film.mp4"], ["joining"]),
+        (["scenes/scene-02.mp4"], ["joining"]),
+        (["latents/scene-02.safetensors"], ["joining"]),
+        (["takes/scene-02/take-1.mp4", "scenes/scene-02.mp4"], ["decoding", "joining"]),
+        (["takes/scene-02/take-1.safetensors", "takes/scene-02/take-1.mp4", "film.mp4"], ["decoding", "joining"]),
     ],
 )
-def test_a_lost_file_is_made_again(lost: str, stages: list[str], pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+def test_a_lost_file_is_made_again(
+    lost: list[str], stages: list[str], pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path
+) -> None:
     before = files_in(finished)
-    (finished / lost).unlink()
+    for name in lost:
+        (finished / name).unlink()
     watched = Watched()
     make_film(pipeline, board, finished, SETTINGS, progress=watched)
     assert watched.stages == stages
-    assert files_in(finished)[lost] == before[lost]
+    now = files_in(finished)
+    assert {name: now[name] for name in before if name != "run.json"} == {name: before[name] for name in before if name != "run.json"}
 
 
-def test_damaged_latents_are_made_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+@pytest.mark.parametrize("harm", ["damaged", "gone"])
+def test_a_scene_whose_latents_are_lost_is_made_again_with_the_others_known(
+    harm: str, pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path
+) -> None:
     before = files_in(finished)
-    (finished / "latents" / "scene-01.safetensors").write_bytes(b"damaged")
-    make_film(pipeline, board, finished, SETTINGS)
-    assert files_in(finished)["latents/scene-01.safetensors"] == before["latents/scene-01.safetensors"]
+    for name in ("takes/scene-02/take-1.safetensors", "latents/scene-02.safetensors"):
+        (finished / name).unlink()
+        if harm == "damaged":
+            (finished / name).write_bytes(b"damaged")
+    record = make_film(pipeline, board, finished, SETTINGS)
+    assert [scene.take for scene in record.scenes] == [1, 2, 1]
+    assert [known.scene for known in record.takes[-1].known] == [1, 3]
+    now = files_in(finished)
+    for number in (1, 3):
+        for name in (f"scenes/scene-0{number}.mp4", f"latents/scene-0{number}.safetensors"):
+            assert now[name] == before[name]
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"num_inference_steps": 2}, {"guidance_scale": 1.0}, {"negative_prompt": "a bear"}])
@@ -242,6 +272,10 @@ def test_other_settings_make_another_film(changes: dict, pipeline: Mask2DiTPipel
     make_film(pipeline, board, finished, replace(SETTINGS, **changes), progress=watched)
     assert watched.stages == ALL_STAGES
     assert files_in(finished)["film.mp4"] != before["film.mp4"]
+    watched = Watched()
+    make_film(pipeline, board, finished, SETTINGS, progress=watched)  # and back: the takes are there
+    assert watched.stages == ["joining"]
+    assert files_in(finished)["film.mp4"] == before["film.mp4"]
 
 
 def test_another_display_scale_only_decodes_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
@@ -263,27 +297,29 @@ def test_other_weights_make_another_film(pipeline: Mask2DiTPipeline, board: Stor
     assert watched.stages == ALL_STAGES
 
 
-def test_an_earlier_film_stays_until_the_new_latents_are_there(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+def test_an_earlier_film_stays_until_the_new_one_is_joined(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     before = files_in(finished)
     other = replace(SETTINGS, seed=1)
-    with pytest.raises(FilmInterrupted, match=r"the earlier film in .* is untouched"):
+    with pytest.raises(FilmInterrupted, match=r"a denoising that goes on, the film as it was; missing: video of scenes 1 to 3"):
         make_film(pipeline, board, finished, other, progress=Watched("denoising", 1, press_control_c))
-    assert files_in(finished) == before
-    with pytest.raises(FilmInterrupted, match=r"latents of scenes 1 to 3; missing: video of scenes 1 to 3, film.mp4"):
+    now = files_in(finished)
+    assert all(now[name] == before[name] for name in before if name != "run.json")
+    with pytest.raises(FilmInterrupted, match=r"latents of scenes 1 to 3, the film as it was; missing: video of scenes 1 to 3, film.mp4"):
         make_film(pipeline, board, finished, other, progress=Watched("decoding", 0, press_control_c))
-    assert not (finished / "film.mp4").exists()
+    assert files_in(finished)["film.mp4"] == before["film.mp4"]
+    watched = Watched()
+    make_film(pipeline, board, finished, SETTINGS, progress=watched)
+    assert watched.stages == ["joining"] and files_in(finished)["film.mp4"] == before["film.mp4"]
 
 
-def test_latents_of_other_settings_are_not_taken_up(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
-    """Latents of seed 0 on disk, then seed 1 stopped while denoising, then seed 1 again."""
-    other = replace(SETTINGS, seed=1)
+def test_a_denoising_of_other_settings_is_not_taken_up(pipeline: Mask2DiTPipeline, board: Storyboard, whole: Path, tmp_path: Path) -> None:
+    """Seed 1 stopped while denoising, then seed 0."""
     with pytest.raises(FilmInterrupted):
-        make_film(pipeline, board, tmp_path, SETTINGS, progress=Watched("decoding", 0, press_control_c))
-    latents = (tmp_path / "latents" / "scene-01.safetensors").read_bytes()
-    with pytest.raises(FilmInterrupted):
-        make_film(pipeline, board, tmp_path, other, progress=Watched("denoising", 1, press_control_c))
-    make_film(pipeline, board, tmp_path, other)
-    assert (tmp_path / "latents" / "scene-01.safetensors").read_bytes() != latents
+        make_film(pipeline, board, tmp_path, replace(SETTINGS, seed=1), progress=Watched("denoising", 1, press_control_c))
+    watched = Watched()
+    make_film(pipeline, board, tmp_path, SETTINGS, progress=watched)
+    assert ("denoising", STEPS, STEPS) in watched.seen
+    assert files_in(tmp_path)["film.mp4"] == files_in(whole)["film.mp4"]
 
 
 # A full disk.
@@ -306,8 +342,8 @@ def fill_the_disk_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "on_disk", "missing"),
     [
-        ("scene-02.safetensors", "latents of scene 1;", "video of scenes 1 to 3, film.mp4, contact_sheet.png, film.webp"),
-        ("scene-02.mp4", "latents of scenes 1 to 3, video of scene 1;", "video of scenes 2 to 3, film.mp4, contact_sheet.png, film.webp"),
+        ("take-1.safetensors", "a denoising that goes on;", "video of scenes 1 to 3, film.mp4, contact_sheet.png, film.webp"),
+        ("scene-02.mp4", "latents of scenes 1 to 3, video of scenes 1 and 2;", "video of scene 3, film.mp4, contact_sheet.png, film.webp"),
         ("film.mp4", "video of scenes 1 to 3;", "film.mp4, contact_sheet.png, film.webp"),
         ("film.webp", "film.mp4, contact_sheet.png;", "missing: film.webp;"),
         ("run.json", "no scene yet", "video of scenes 1 to 3"),

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
-StoryboardArgument = Annotated[str, typer.Argument(help="A storyboard file, or captions with ';' between scenes.", show_default=False)]
+StoryboardArgument = Annotated[
+    str, typer.Argument(help="A storyboard file, captions with ';' between scenes, or a film's folder.", show_default=False)
+]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1)]
 Guidance = Annotated[float | None, typer.Option(help="How strictly captions are followed; 1 or less: plain.", show_default="the model's")]
 Frames = Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)]
@@ -25,11 +27,21 @@ def read_storyboard(text: str) -> tuple["Storyboard", Path | None]:
     from mask2dit.storyboard import Storyboard
 
     path = Path(text)
+    if is_film_folder(path):
+        path = path / "storyboard.yaml"
     try:
         is_file = path.suffix.lower() in SUFFIXES or path.exists()
     except OSError:  # captions too long for a file name
         is_file = False
     return (Storyboard.read(path), path) if is_file else (Storyboard.from_text(text), None)
+
+
+def is_film_folder(path: Path) -> bool:
+    """Whether a film was made there."""
+    try:
+        return (path / "run.json").is_file()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -43,3 +55,12 @@ def naming(source: Path | None) -> Iterator[None]:
         if source is not None and str(error).startswith("scene "):
             raise type(error)(f"{source}: {error}") from None
         raise
+
+
+def note_unknown_words(board: "Storyboard") -> None:
+    """Say which words the built-in model has not learnt."""
+    from mask2dit.playhouse.captions import tell_unknown, unknown_words
+
+    unknown = [word for caption in board.captions for word in unknown_words(caption)]
+    if unknown:
+        typer.echo(f"note: {tell_unknown(unknown)}", err=True)

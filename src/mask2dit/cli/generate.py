@@ -3,17 +3,19 @@
 import re
 import shlex
 import time
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mask2dit.cli import film_options as film
+from mask2dit.cli import filming
 from mask2dit.cli import model_options as options
 
 if TYPE_CHECKING:
-    from mask2dit.production import FilmRecord
-    from mask2dit.storyboard import Storyboard
+    from mask2dit.production import FilmRecord, FilmSettings
+    from mask2dit.production.record import ModelAsked
 
 SLUG_LENGTH = 40
 
@@ -23,7 +25,7 @@ def generate(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The film's folder.", show_default="films/<title>")] = None,
     steps: film.Steps = None,
     guidance: film.Guidance = None,
-    seed: Annotated[int, typer.Option(help="Another seed, another film.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another film.", min=0, show_default="0")] = None,
     frames: film.Frames = None,
     height: film.Size = None,
     width: film.Size = None,
@@ -31,7 +33,11 @@ def generate(
     display_scale: Annotated[
         int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace whatever film the folder holds.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Make every scene again; earlier takes are kept.")] = False,
+    dry_run: filming.DryRun = False,
+    subtitles: filming.Subtitles = False,
+    retry_below: filming.RetryBelow = None,
+    retries: filming.Retries = 3,
     model: options.Model = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
@@ -43,70 +49,68 @@ def generate(
     dtype: options.Dtype = None,
     plan: options.Plan = None,
 ) -> None:
-    """Make a film from a storyboard.
+    """Make a film from a storyboard, or go on with one.
 
-    The same command goes on with a film that was interrupted.
+    The same command goes on with a film that was interrupted, and makes what changed in its storyboard; the rest stays.
+    A film's folder in place of a storyboard means the one in it, with the options that the film was made with.
     """
     began = time.perf_counter()
     board, source = film.read_storyboard(storyboard)
-    folder = output or Path("films") / _slug(board.title or (source.stem if source else board.scenes[0].prompt))
-    if model is None:
-        _note_unknown_words(board)
+    place = Path(storyboard) if film.is_film_folder(Path(storyboard)) else None
+    folder = output or place or Path("films") / slug(board.title or (source.stem if source else board.scenes[0].prompt))
 
-    from mask2dit.cli.progress import shown_notes, shown_progress
+    from mask2dit.cli.progress import shown_notes
 
     with shown_notes() as console, film.naming(source):
-        from mask2dit.production import FilmFolder, FilmSettings
+        from mask2dit.production import Directions, FilmSettings, ModelAsked
+        from mask2dit.production.directing import open_film
 
-        settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale)
-        earlier = FilmFolder(folder).check(board, overwrite)
-        chosen = options.chosen_model(model, revision, offline, inp, memory, weights, device, dtype)
-        from mask2dit.loading import check_film
-        from mask2dit.production import make_film
-
-        request = check_film(chosen.folder, board, **settings.asked())
-        kept = chosen.choose_memory(request)
-        for line in kept.lines() if kept else ():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-        with shown_progress(console) as progress:
-            progress.start("loading", 1)
-            pipeline = chosen.load(kept, (*request.captions, *request.negative_prompts), plan, lora, offline)
-            progress.done()
-            record = make_film(pipeline, board, folder, settings, model=model or "built-in", overwrite=overwrite, progress=progress)
-    made = f"Made in {time.perf_counter() - began:.1f} s" if record != earlier else "Already made (--overwrite makes it again)"
+        settings = FilmSettings(seed or 0, height, width, steps, guidance, frames, negative_prompt, display_scale)
+        asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
+        if place is not None and not (fresh and output):
+            earlier = open_film(place).record
+            settings, asked = _merged(earlier.settings, settings, seed), _merged_model(earlier.asked, asked)
+        if asked.model is None:
+            film.note_unknown_words(board)
+        work = filming.start(asked, console, offline, memory, device)
+        directions = Directions(fresh=fresh, subtitles=subtitles)
+        base = source.parent if source else Path()
+        if dry_run:
+            typer.echo("\n".join(work.prepare(board, folder, settings, directions, base).lines()))
+            return
+        was_there = work.prepare(board, folder, settings, directions, base).is_complete
+        record = work.make(board, folder, settings, directions, base)
+        if retry_below is not None:
+            record = work.retry(record, folder, retry_below, retries)
+    made = "Nothing changed; nothing made (--fresh makes it again)" if was_there else f"Made in {time.perf_counter() - began:.1f} s"
     typer.echo(f"\n{made}: {folder}")
-    _tell(record, folder, storyboard, source)
+    filming.tell(record, folder)
+    _suggest(record, folder, storyboard if source or place else str(folder / "storyboard.yaml"))
 
 
-def _slug(text: str) -> str:
+def _merged(earlier: "FilmSettings", given: "FilmSettings", seed: int | None) -> "FilmSettings":
+    """What was given goes before what the film was made with."""
+    changes: dict[str, Any] = {field.name: value for field in fields(given) if (value := getattr(given, field.name)) is not None}
+    return replace(earlier, **{**changes, "seed": earlier.seed if seed is None else seed})
+
+
+def _merged_model(earlier: "ModelAsked", given: "ModelAsked") -> "ModelAsked":
+    changes: dict[str, Any] = {name: value for name in ("model", "revision", "lora", "plan", "dtype") if (value := getattr(given, name))}
+    changes |= {"inp": True} if given.inp else {}
+    changes |= {"weights": given.weights} if given.weights != "plain" else {}
+    return replace(earlier, **changes)
+
+
+def slug(text: str) -> str:
+    """A title as the name of a folder."""
     words = re.sub(r"[\W_]+", "-", re.sub("['’]", "", text.lower())).strip("-")
     return words[:SLUG_LENGTH].rstrip("-") or "film"
 
 
-def _note_unknown_words(board: "Storyboard") -> None:
-    from mask2dit.playhouse.captions import tell_unknown, unknown_words
-
-    unknown = [word for caption in board.captions for word in unknown_words(caption)]
-    if unknown:
-        typer.echo(f"note: {tell_unknown(unknown)}", err=True)
-
-
-def _tell(record: "FilmRecord", folder: Path, asked: str, source: Path | None) -> None:
-    count = len(record.scenes)
-    size = f"{record.width * record.display_scale} by {record.height * record.display_scale} pixels"
-    files = (
-        ("film.mp4", f"{count} scene{'s' * (count > 1)}, {record.duration_seconds:.1f} s, {size}"),
-        ("contact_sheet.png", "the scenes at a glance"),
-        ("film.webp", "the film as a moving picture, for a page or a message"),
-        ("scenes/", f"{record.scenes[0].video}" + (f" to {record.scenes[-1].video}" if count > 1 else "")),
-        ("storyboard.yaml", "what was asked for; run.json: how it was made"),
-    )
-    for name, what in files:
-        typer.echo(f"  {name:<18} {what}")
-    seed = max(scene.seed for scene in record.scenes) + 1
-    again, written = shlex.quote(asked if source else str(folder / "storyboard.yaml")), shlex.quote(str(folder / "storyboard.yaml"))
-    other, edited = shlex.quote(f"{folder}-seed-{seed}"), shlex.quote(f"{folder}-edited")
+def _suggest(record: "FilmRecord", folder: Path, source: str) -> None:
+    place, seed = shlex.quote(str(folder)), max(scene.inputs.seed for scene in record.scenes) + 1
+    last = len(record.scenes)
     typer.echo("\nTry next:")
-    typer.echo(f"  mask2dit generate {again} --seed {seed} -o {other}    # another take")
-    typer.echo(f"  mask2dit generate {written} -o {edited}    # after you changed that file")
-    typer.echo("  mask2dit storyboard --random -o story.yaml    # a new story")
+    typer.echo(f"  mask2dit remake {place} --scene {last} --seeds 3    # other takes of scene {last}, the others stay")
+    typer.echo(f"  mask2dit extend {place} --prompt {shlex.quote(record.scenes[0].prompt)}    # one scene more")
+    typer.echo(f"  mask2dit generate {shlex.quote(source)} --seed {seed} -o {shlex.quote(f'{folder}-seed-{seed}')}    # another film")

@@ -10,9 +10,9 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from mask2dit.film_request import FilmRequest
     from mask2dit.memory import Choice
     from mask2dit.pipeline import Mask2DiTPipeline
+    from mask2dit.video_shape import VideoShape
 
 PANEL = "Model and memory"
 
@@ -40,8 +40,8 @@ class ModelChoice:
     weights: str
     inp: bool
 
-    def choose_memory(self, request: "FilmRequest") -> "Choice | None":
-        """The memory mode for a film; None for a small model where nobody asked, which is kept as it is."""
+    def choose_memory(self, shape: "VideoShape") -> "Choice | None":
+        """The memory mode for a call of this shape; None for a small model where nobody asked, which is kept as it is."""
         from mask2dit.loading import choose_memory, is_large
 
         if not memory_is_asked(self.memory, self.weights) and not is_large(self.folder):
@@ -52,7 +52,7 @@ class ModelChoice:
             limit,
             device=self.device,
             dtype=self.dtype,
-            shape=request.shape,
+            shape=shape,
             inp=self.inp,
             weights=self.weights,
             main_bytes=main,

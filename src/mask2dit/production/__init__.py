@@ -5,9 +5,23 @@ look on a sheet is film's, how a person sees progress is the command's.
 """
 
 from mask2dit.production.folder import FilmFolder
-from mask2dit.production.making import FilmInterrupted, make_film
+from mask2dit.production.making import FilmInterrupted, arrange_film, make_candidates, make_film
+from mask2dit.production.planning import Directions
 from mask2dit.production.progress import Progress
-from mask2dit.production.record import FilmRecord, FilmSettings, SceneRecord
+from mask2dit.production.record import FilmRecord, FilmSettings, ModelAsked, SceneRecord
 from mask2dit.production.seeds import scene_generator
 
-__all__ = ["FilmFolder", "FilmInterrupted", "FilmRecord", "FilmSettings", "Progress", "SceneRecord", "make_film", "scene_generator"]
+__all__ = [
+    "Directions",
+    "FilmFolder",
+    "FilmInterrupted",
+    "FilmRecord",
+    "FilmSettings",
+    "ModelAsked",
+    "Progress",
+    "SceneRecord",
+    "arrange_film",
+    "make_candidates",
+    "make_film",
+    "scene_generator",
+]

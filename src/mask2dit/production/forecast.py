@@ -17,6 +17,7 @@ from mask2dit.film_request import FilmRequest, resolve_request
 from mask2dit.latents import use_tiles
 from mask2dit.memory import Choice, MemoryMode, Needs, Weights, apply_weights, choose, count_needs, gib
 from mask2dit.production.descriptions import differing_descriptions
+from mask2dit.production.planning import Call, plan_calls, remembered
 from mask2dit.production.record import FilmSettings
 from mask2dit.production.speed import measure_speed, try_networks
 from mask2dit.production.subject import Subject
@@ -57,6 +58,7 @@ class Forecast:
 
     subject: Subject
     request: FilmRequest
+    calls: tuple[Call, ...]
     device: torch.device
     dtype: torch.dtype
     max_text_seq_length: int
@@ -78,7 +80,7 @@ class Forecast:
     @property
     def num_predictions(self) -> int:
         """How often the transformer is called."""
-        return self.request.num_inference_steps * (1 + self.request.is_guided)
+        return self.request.num_inference_steps * (1 + self.request.is_guided) * len(self.calls)
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -103,23 +105,29 @@ def forecast(
 
     Raises StoryboardError or InputError where it cannot be said what is to be made; what else is amiss is in the answer.
     """
+    storyboard = storyboard.shown()
     request, dtype = _resolve(storyboard, subject, settings), dtype or subject.dtype
+    film = range(request.num_scenes)
+    window = subject.values.window
+    calls = tuple(plan_calls(film, film, window, subject.values.known_sets, remembered(storyboard, window)))
+    shape = request.shape.largest(window)
     _check_weights(room.weights, device, dtype)
     transformer, vae, text_encoder = subject.networks()
     length = int(transformer.config.max_text_seq_length)
-    needs = count_needs(transformer, vae, text_encoder, request.shape, dtype, device.type)
-    choice, shortage = _choose(needs, subject, request, room, device.type)
+    needs = count_needs(transformer, vae, text_encoder, shape, dtype, device.type)
+    choice, shortage = _choose(needs, subject, shape, room, device.type)
     problems = [*([shortage] if shortage else []), *_problems(subject, request, length), *_too_little_disk(needs, choice.mode)]
     return Forecast(
         subject=subject,
         request=request,
+        calls=calls,
         device=device,
         dtype=dtype,
         max_text_seq_length=length,
         caption_lengths=tuple(count_tokens(each, subject.tokenizer) for each in request.captions) if subject.tokenizer else None,
         needs=needs,
         choice=choice,
-        timing=_time(subject, request.shape, needs, choice.mode, device, dtype, may_try=shortage is None),
+        timing=_time(subject, shape, needs, choice.mode, device, dtype, may_try=shortage is None),
         shortage=shortage,
         problems=tuple(problems),
         notes=(*_notes(storyboard, subject, request), *_slow_format(device, dtype)),
@@ -143,7 +151,7 @@ def _check_weights(weights: Weights, device: torch.device, dtype: torch.dtype) -
 # Memory
 
 
-def _choose(needs: Needs, subject: Subject, request: FilmRequest, room: Room, device: str) -> tuple[Choice, str | None]:
+def _choose(needs: Needs, subject: Subject, shape: VideoShape, room: Room, device: str) -> tuple[Choice, str | None]:
     """How the model is kept, as `generate` would choose it, and why that cannot be."""
     whole = choose(needs, device, weights=room.weights)
     if not (room.asked or subject.is_large):
@@ -153,7 +161,7 @@ def _choose(needs: Needs, subject: Subject, request: FilmRequest, room: Room, de
         )
         return replace(whole, limit_bytes=room.limit_bytes), problem if whole.peak_bytes > room.limit_bytes else None
     try:
-        return choose(needs, device, room.limit_bytes, weights=room.weights, main_bytes=room.main_bytes, asked=request.shape.words), None
+        return choose(needs, device, room.limit_bytes, weights=room.weights, main_bytes=room.main_bytes, asked=shape.words), None
     except InputError as error:
         mode, peak = min(whole.ladder, key=lambda rung: rung[1])
         return Choice(mode, peak, needs.stages(mode), room.limit_bytes, whole.ladder), str(error)
@@ -229,8 +237,10 @@ def _problems(subject: Subject, request: FilmRequest, max_length: int) -> Iterat
 def _notes(storyboard: Storyboard, subject: Subject, request: FilmRequest) -> Iterator[str]:
     if subject.remark:
         yield subject.remark
-    if request.num_scenes > subject.values.window:
-        yield f"{request.num_scenes} scenes at once, trained on {subject.values.window}: they may fit together less well"
+    window = subject.values.window
+    if request.num_scenes > window:
+        joint = f"{window} scenes are made jointly, and each further one with {window - 1} known"
+        yield joint if window > 1 else "each scene is made by itself, for the model knows no others"
     yield from differing_descriptions(storyboard, in_known_words=subject.built_in)
     if subject.built_in:
         yield from _unknown_words(request.captions)

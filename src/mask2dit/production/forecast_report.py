@@ -61,7 +61,9 @@ def _film(forecast: Forecast) -> Rows:
         tokens = f"{layout.num_text_tokens:,} text + {layout.num_video_tokens:,} video"
     yield "size", f"{request.width} by {request.height} pixels"
     yield "steps", f"{request.num_inference_steps}, {_guidance(forecast)}"
-    yield "at once", f"{scenes}; the model was trained on {'up to ' * (window > 1)}{window}"
+    calls = len(forecast.calls)
+    at_once = scenes if calls == 1 else f"{_count(min(window, len(frames)), 'scene')}, in {calls} calls of the model"
+    yield "at once", f"{at_once}; the model was trained on {'up to ' * (window > 1)}{window}"
     yield "tokens", f"{tokens}, {layout.num_tokens:,} in all"
     yield "captions", _captions(forecast)
     yield "model", f"{forecast.subject.name}, in {str(forecast.dtype).removeprefix('torch.')}"

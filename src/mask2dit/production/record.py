@@ -1,4 +1,4 @@
-"""What a film's folder says about itself in run.json, and when two runs make the same latents."""
+"""What a film's folder says about itself in run.json: scenes, their takes, how each was made, and how far a run came."""
 
 import hashlib
 import json
@@ -11,10 +11,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from mask2dit.cuts import FilmCheck
 from mask2dit.errors import InputError
 from mask2dit.film import choose_scale
 from mask2dit.storyboard import LARGEST_SEED
 from mask2dit.video_shape import check_num_frames
+
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,48 +48,149 @@ class FilmSettings:
         return {name: getattr(self, name) for name in names}
 
 
-class SceneRecord(BaseModel):
-    """One scene of run.json; `latents` and `video` are file names in the folder once they are written."""
+@dataclass(frozen=True, slots=True)
+class ModelAsked:
+    """Which model a film was asked of, as `load_pipeline` takes it; None is the built-in one, or the model's own value.
 
-    model_config = ConfigDict(frozen=True)
+    `stamp`: of the folder's files as they were, to find out without reading them whether they are the same still.
+    """
 
-    number: int
+    model: str | None = None
+    revision: str | None = None
+    inp: bool = False
+    lora: str | None = None
+    plan: str | None = None
+    dtype: str | None = None
+    weights: str = "plain"
+    stamp: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.model or "built-in"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SceneInputs(_Record):
+    """What one scene is made from; `caption` has the characters' descriptions in it, `given` is the digest of a given video."""
+
     caption: str
+    negative_prompt: str
     seed: int
     num_frames: int
     guidance_scale: float
-    latents: str | None = None
-    video: str | None = None
+    given: str | None = None
 
 
-class FilmRecord(BaseModel):
-    """run.json: how the film was made, how far it came, and what it took."""
+class MadeWith(_Record):
+    """What all scenes of a film are made with. `weights`: fingerprint of the networks as they were."""
 
-    model_config = ConfigDict(frozen=True)
-
-    status: Literal["running", "complete", "interrupted", "failed"] = "running"
-    stage: str = "encoding"
     model: str
+    weights: str
+    lora: str | None
     attention_plan: str
-    digest: str
+    scheduler: str
     height: int
     width: int
-    display_scale: int
     fps: float
     num_inference_steps: int
+
+    def fits(self, other: "MadeWith", anything: bool) -> bool:
+        """Whether scenes made so go into a film made with `other`; anything: of another model, too, if size and rate are the same."""
+        names = ("height", "width", "fps") if anything else tuple(MadeWith.model_fields.keys() - {"model", "lora"})
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+
+class KnownScene(_Record):
+    """A scene that was known, by its own number, and the digest of its latents."""
+
+    scene: int
+    latents: str
+
+
+class Take(_Record):
+    """One making of a scene: its files lie in takes/ and never change.
+
+    `scene`: the scene's own number. `jointly`: own numbers of the scenes made in the same call, `known`: those that were known there.
+    `latents`: digest of the file. `display_scale`: that of its video, None while there is none. `set_aside`: not to be taken up by itself.
+    """
+
+    scene: int
+    number: int
+    prompt: str
+    inputs: SceneInputs
+    made_with: MadeWith
+    jointly: tuple[int, ...] = ()
+    known: tuple[KnownScene, ...] = ()
+    latents: str
+    display_scale: int | None = None
+    set_aside: bool = False
+    versions: dict[str, str] = {}
+
+
+class SceneRecord(_Record):
+    """A scene of the storyboard. `number` is its own: it keeps it when others come and go; `take` is the one that the film shows."""
+
+    number: int
+    prompt: str
+    inputs: SceneInputs
+    take: int | None = None
+    skip: bool = False
+
+
+class Process(_Record):
+    """Who is at work on the folder."""
+
+    pid: int
+    host: str
+
+
+class FilmRecord(_Record):
+    """run.json: the film's scenes in order, every take there is, and what the last run came to."""
+
+    format: Literal[2] = 2
+    status: Literal["running", "complete", "interrupted", "failed"] = "running"
+    stage: str = "encoding"
+    process: Process | None = None
+    settings: FilmSettings
+    asked: ModelAsked
+    made_with: MadeWith
+    display_scale: int
     scenes: tuple[SceneRecord, ...]
+    takes: tuple[Take, ...] = ()
+    joined: tuple[tuple[int, int, int, int], ...] = ()
+    """What film.mp4 consists of: scene number in the storyboard, own number, take, display scale."""
     storyboard: dict[str, Any]
     versions: dict[str, str]
     timings_seconds: dict[str, float] = {}
+    check: FilmCheck | None = None
 
     @property
     def title(self) -> str:
-        captions = [scene.caption for scene in self.scenes]
-        return str(self.storyboard.get("title") or next(iter(captions), "untitled"))
+        return str(self.storyboard.get("title") or next((scene.inputs.caption for scene in self.scenes), "untitled"))
+
+    @property
+    def shown(self) -> list[tuple[int, SceneRecord]]:
+        """The scenes of the film with their numbers in the storyboard, from 1."""
+        return [(number, scene) for number, scene in enumerate(self.scenes, start=1) if not scene.skip]
 
     @property
     def duration_seconds(self) -> float:
-        return sum(scene.num_frames for scene in self.scenes) / self.fps
+        return sum(scene.inputs.num_frames for _, scene in self.shown) / self.made_with.fps
+
+    def take(self, scene: int, number: int | None) -> Take | None:
+        """A take by the scene's own number and its own."""
+        return next((take for take in self.takes if (take.scene, take.number) == (scene, number)), None)
+
+    def takes_of(self, scene: int) -> list[Take]:
+        return [take for take in self.takes if take.scene == scene]
+
+    @property
+    def composition(self) -> tuple[tuple[int, int, int, int], ...]:
+        """What the film would consist of now; complete only when every scene has a take with a video."""
+        return tuple((number, scene.number, scene.take or 0, self.display_scale) for number, scene in self.shown)
 
 
 def installed_versions() -> dict[str, str]:
@@ -96,5 +200,10 @@ def installed_versions() -> dict[str, str]:
 
 
 def digest_of(facts: Mapping[str, Any]) -> str:
-    """A short name for everything that the latents follow from: equal digests, equal latents."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
+    """A short name for facts: equal digests, equal facts."""
+    return digest_of_bytes(json.dumps(facts, sort_keys=True, ensure_ascii=True).encode())
+
+
+def digest_of_bytes(content: bytes) -> str:
+    """A short name for the content of a file."""
+    return hashlib.sha256(content).hexdigest()[:16]

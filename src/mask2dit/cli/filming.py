@@ -1,0 +1,183 @@
+"""From a checked storyboard to a film folder, for every command that makes one: plan, load the model if it is needed, make, tell."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from mask2dit.cli import model_options as options
+from mask2dit.cli.film_options import note_unknown_words
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mask2dit.pipeline import Mask2DiTPipeline
+    from mask2dit.production import Directions, FilmRecord, FilmSettings, ModelAsked, Progress
+    from mask2dit.production.directing import Film
+    from mask2dit.production.preparing import Prepared
+    from mask2dit.production.record import Take
+    from mask2dit.storyboard import Storyboard
+
+Result = TypeVar("Result")
+FolderArgument = Annotated[Path, typer.Argument(help="A film's folder.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be made and why; write nothing.")]
+Subtitles = Annotated[bool, typer.Option("--subtitles", help="Write film.srt with the captions.")]
+RetryBelow = Annotated[
+    float | None, typer.Option(help="Try other seeds while the cuts' accuracy (SCA) is below this.", show_default=False, min=0, max=1)
+]
+Retries = Annotated[int, typer.Option(help="At most so many other seeds.", min=1, max=100)]
+
+
+@dataclass
+class Filming:
+    """One command's film: the model that was asked for, loaded when something is to be made with it."""
+
+    chosen: options.ModelChoice
+    asked: "ModelAsked"
+    console: "Console"
+    offline: bool = False
+    pipeline: "Mask2DiTPipeline | None" = field(default=None, init=False)
+
+    def prepare(self, board: "Storyboard", folder: Path, settings: "FilmSettings", directions: "Directions", base: Path) -> "Prepared":
+        """Set what is asked beside what is there; raises for a mistake. No weights are read."""
+        from mask2dit.loading import check_film
+        from mask2dit.model_folder import load_config, model_values
+        from mask2dit.production.preparing import assumed_made_with, prepare
+
+        plan = load_config(self.chosen.folder, "transformer")["attention_plan"]
+        return prepare(
+            board,
+            folder,
+            settings,
+            directions,
+            self.asked,
+            base,
+            model_values(self.chosen.folder),
+            lambda whole: check_film(self.chosen.folder, whole, **settings.asked()),
+            lambda request, earlier: assumed_made_with(request, earlier, self.asked, plan),
+        )
+
+    def make(self, board: "Storyboard", folder: Path, settings: "FilmSettings", directions: "Directions", base: Path) -> "FilmRecord":
+        """The film of a storyboard in a folder, with a plan shown where something was there before."""
+        from mask2dit.production import arrange_film, make_film
+
+        prepared = self.prepare(board, folder, settings, directions, base)
+        if prepared.earlier is not None and not prepared.is_complete:
+            self.show(prepared.lines())
+        if not prepared.needs_model:
+            return self._shown(lambda progress: arrange_film(prepared, progress))
+        pipeline = self.load(prepared)
+        return self._shown(
+            lambda progress: make_film(pipeline, board, folder, settings, directions, asked=self.asked, base=base, progress=progress)
+        )
+
+    def candidates(self, film: "Film", board: "Storyboard", index: int, seeds: Sequence[int]) -> "list[Take]":
+        """Takes of one scene, one per seed."""
+        from mask2dit.production import Directions, make_candidates
+
+        folder, settings = film.folder.path, film.record.settings
+        pipeline = self.load(self.prepare(board, folder, settings, Directions(stay=True, again=frozenset({index})), folder))
+        return self._shown(
+            lambda progress: make_candidates(pipeline, board, folder, index, seeds, settings, asked=self.asked, progress=progress)
+        )
+
+    def load(self, prepared: "Prepared") -> "Mask2DiTPipeline":
+        """The pipeline, kept in memory as the largest call of this film needs it; once for a command."""
+        if self.pipeline is None:
+            kept = self.chosen.choose_memory(prepared.fullest_call)
+            self.show(kept.lines() if kept else ())
+            inputs = [scene.inputs for scene in prepared.record.scenes]
+            captions = tuple(dict.fromkeys([*(each.caption for each in inputs), *(each.negative_prompt for each in inputs)]))
+
+            def load(progress: "Progress") -> "Mask2DiTPipeline":
+                progress.start("loading", 1)
+                pipeline = self.chosen.load(kept, captions, self.asked.plan, self.asked.lora, self.offline)
+                progress.done()
+                return pipeline
+
+            self.pipeline = self._shown(load)
+        return self.pipeline
+
+    def retry(self, record: "FilmRecord", folder: Path, limit: float, retries: int) -> "FilmRecord":
+        """Other seeds for the scenes whose cuts are amiss, the best film kept."""
+        from mask2dit.production.directing import retry_cuts
+
+        settings = record.settings
+        return retry_cuts(record, folder, limit, retries, lambda board, how: self.make(board, folder, settings, how, folder), self._say)
+
+    def _say(self, line: str) -> None:
+        self.show([line])
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Lines for the person, beside what the command prints."""
+        for line in lines:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _shown(self, work: "Callable[[Progress], Result]") -> "Result":
+        from mask2dit.cli.progress import shown_progress
+
+        with shown_progress(self.console) as progress:
+            return work(progress)
+
+
+def start(asked: "ModelAsked", console: "Console", offline: bool, memory: str | None, device: str | None) -> Filming:
+    """Find and check the model that a film is asked of; downloads it where it must be."""
+    from mask2dit.model_folder import stamp_of
+
+    chosen = options.chosen_model(asked.model, asked.revision, offline, asked.inp, memory, asked.weights, device, asked.dtype)
+    return Filming(chosen, replace(asked, stamp=stamp_of(chosen.folder)), console, offline)
+
+
+def direct(
+    folder: Path,
+    change: "Callable[[Film], tuple[Storyboard, Directions]]",
+    *,
+    offline: bool,
+    memory: str | None,
+    device: str | None,
+    dry_run: bool,
+) -> None:
+    """Change a film's storyboard and make what that asks for; everything that is made stays."""
+    from mask2dit.cli.progress import shown_notes
+
+    began = time.perf_counter()
+    with shown_notes() as console:
+        from mask2dit.production.directing import open_film
+
+        film = open_film(folder)
+        board, directions = change(film)
+        if film.record.asked.model is None:
+            note_unknown_words(board)
+        work = start(film.record.asked, console, offline, memory, device)
+        settings = film.record.settings
+        if dry_run:
+            typer.echo("\n".join(work.prepare(board, folder, settings, directions, folder).lines()))
+            return
+        record = work.make(board, folder, settings, directions, folder)
+    typer.echo(f"\nMade in {time.perf_counter() - began:.1f} s: {folder}")
+    tell(record, folder)
+
+
+def tell(record: "FilmRecord", folder: Path) -> None:
+    """The film's files, and how its cuts came out."""
+    from mask2dit.cuts import table
+
+    count, made_with = len(record.shown), record.made_with
+    size = f"{made_with.width * record.display_scale} by {made_with.height * record.display_scale} pixels"
+    names = [f"scenes/scene-{number:02d}.mp4" for number, _ in record.shown]
+    files = (
+        ("film.mp4", f"{count} scene{'s' * (count > 1)}, {record.duration_seconds:.1f} s, {size}"),
+        ("index.html", "the film, its scenes and their takes, to open in a browser"),
+        ("contact_sheet.png", "the scenes at a glance; film.webp: as a moving picture"),
+        ("scenes/", names[0] + (f" to {names[-1]}" if count > 1 else "") + "; film.edl, film.otio: for an editor"),
+        ("storyboard.yaml", "what was asked for; run.json: how it was made"),
+    )
+    for name, what in files:
+        typer.echo(f"  {name:<18} {what}")
+    if record.check is not None:
+        typer.echo("")
+        for line in table(record.check):
+            typer.echo(f"  {line}")
