@@ -16,23 +16,25 @@ class Watched:
         self.seen: list[tuple[str, int, int]] = []
         self._stop = (stage, step)
         self._action = action
-        self._now = ("", 0, 0)
+        self.now = ("", 0, 0)
+        self.finished = True
         self._tell()
 
     def _tell(self) -> None:
-        if self._action and (self._now[0], self._now[1]) == self._stop:
+        if self._action and (self.now[0], self.now[1]) == self._stop:
             self._action()
 
     def start(self, stage: str, total: int) -> None:
-        self._now = (stage, 0, total)
+        self.now, self.finished = (stage, 0, total), False
         self._tell()
 
     def step(self) -> None:
-        self._now = (self._now[0], self._now[1] + 1, self._now[2])
+        self.now = (self.now[0], self.now[1] + 1, self.now[2])
         self._tell()
 
     def done(self) -> None:
-        self.seen.append(self._now)
+        self.finished = True
+        self.seen.append(self.now)
 
     @property
     def stages(self) -> list[str]:

@@ -57,10 +57,10 @@ def naming(source: Path | None) -> Iterator[None]:
         raise
 
 
-def note_unknown_words(board: "Storyboard") -> None:
+def note_unknown_words(*boards: "Storyboard") -> None:
     """Say which words the built-in model has not learnt."""
     from mask2dit.playhouse.captions import tell_unknown, unknown_words
 
-    unknown = [word for caption in board.captions for word in unknown_words(caption)]
+    unknown = [word for board in boards for caption in board.captions for word in unknown_words(caption)]
     if unknown:
         typer.echo(f"note: {tell_unknown(unknown)}", err=True)

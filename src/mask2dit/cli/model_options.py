@@ -40,13 +40,16 @@ class ModelChoice:
     weights: str
     inp: bool
 
-    def choose_memory(self, shape: "VideoShape") -> "Choice | None":
-        """The memory mode for a call of this shape; None for a small model where nobody asked, which is kept as it is."""
+    def choose_memory(self, shape: "VideoShape", room: tuple[int, int | None] | None = None) -> "Choice | None":
+        """The memory mode for a call of this shape; None for a small model where nobody asked, which is kept as it is.
+
+        room: what `memory_room` said before anything was loaded; None asks it now.
+        """
         from mask2dit.loading import choose_memory, is_large
 
         if not memory_is_asked(self.memory, self.weights) and not is_large(self.folder):
             return None
-        limit, main = memory_room(self.memory, self.device)
+        limit, main = room or memory_room(self.memory, self.device)
         return choose_memory(
             self.folder,
             limit,

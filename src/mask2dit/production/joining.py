@@ -150,6 +150,6 @@ def _page_check(record: FilmRecord, check: FilmCheck) -> PageCheck:
         f"SCA: 1 is perfect; a missed or unwanted cut costs {check.price_frames:.4g} frames.",
         "Drift: distance of a scene's mean colour from the first scene's, ΔE in CIELAB.",
         f"Detector: {check.detector}",
-        *check.notes,
+        *check.notes(numbers),
     )
     return PageCheck(tuple(CutRow(asked, found.get(asked)) for asked in check.asked), check.extra, check.sca, drift[1:], notes)

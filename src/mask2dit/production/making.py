@@ -357,6 +357,7 @@ class _Making:
     def _join(self) -> None:
         """The storyboard comes last: as long as the old one lies there, the same directions lead to the same film."""
         self.folder.withdraw([number for number, _ in self.record.shown])
+        self.folder.forget_state()
         with self._stage("joining", len(self.record.shown) + 3):
             check = join(self.folder, self.record, self.progress.step, subtitles=self.prepared.directions.subtitles)
         self.record = self.record.model_copy(update={"check": check, "joined": self.record.composition})
