@@ -21,7 +21,9 @@ from pathlib import Path
 
 from film import machine
 
-STORYBOARD = "a red fox walks right in the meadow; the fox jumps on the beach at sunset; the fox sleeps in the forest; an owl flies up in the city"
+STORYBOARD = (
+    "a red fox walks right in the meadow; the fox jumps on the beach at sunset; the fox sleeps in the forest; an owl flies up in the city"
+)
 SEED = 0
 
 

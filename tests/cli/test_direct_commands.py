@@ -2,13 +2,15 @@
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
+from mask2dit.cli.main import app
 from mask2dit.storyboard import Storyboard
 from mask2dit.video_files import read_video, write_video
 from production.filming import files_in
@@ -17,10 +19,18 @@ Command = Callable[..., Result]
 STORY = "a red fox walks; the fox jumps; a bear sleeps"
 
 
+@pytest.fixture(scope="module")
+def made(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films") / "my fox"
+    words = ["generate", STORY, "-o", folder, "--model", model_folder, "--frames", 5, "--display-scale", 1]
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def film(command: Command, model_folder: Path) -> Path:
-    assert command("generate", STORY, "-o", "my fox", "--model", model_folder, "--frames", 5, "--display-scale", 1).exit_code == 0
-    return Path("my fox")
+def film(command: Command, made: Path) -> Path:
+    """A copy of a film to go on with, in the folder that the commands run in."""
+    return shutil.copytree(made, Path("my fox"))
 
 
 def takes(folder: Path) -> list[int]:
@@ -107,7 +117,7 @@ def footage(path: Path, colours: list[int], fps: int = 12, size: tuple[int, int]
 
 def test_a_video_goes_on(command: Command, model_folder: Path) -> None:
     video = footage(Path("walk.mp4"), [40, 200])
-    result = command("extend", video, "--captions", "a fox; a bear", "--prompt", "an owl", "--model", model_folder)
+    result = command("extend", video, "--captions", "a fox; a bear", "--prompt", "an owl", "--model", model_folder, "--display-scale", 1)
     assert result.exit_code == 0, result.output
     folder = Path("films/walk")
     assert [len(read_video(folder / "scenes" / f"scene-0{number}.mp4")) for number in (1, 2, 3)] == [5, 5, 9]
@@ -140,5 +150,5 @@ def test_mistakes_with_footage_are_one_line(colours: list[int], options: str, me
 
 def test_footage_without_cuts_is_one_scene(command: Command, model_folder: Path) -> None:
     video = footage(Path("walk.mp4"), [90], fps=30, count=90)
-    result = command("extend", video, "--captions", "a fox", "--prompt", "an owl", "--model", model_folder, "--steps", 1)
+    result = command("extend", video, "--captions", "a fox", "--prompt", "an owl", "--model", model_folder, "--display-scale", 1)
     assert result.exit_code == 0 and "note: scene 1: 9 of 24 frames are taken, its end" in result.stderr

@@ -128,6 +128,24 @@ def test_an_insertion_that_was_stopped_is_not_made_twice(pipeline: Mask2DiTPipel
     assert len(Storyboard.read(finished / "storyboard.yaml").scenes) == 4
 
 
+def test_a_remake_that_was_stopped_goes_on_with_its_seed(pipeline: Mask2DiTPipeline, finished: Path) -> None:
+    for stage, step in (("denoising scene 2", 1), ("decoding", 0), ("joining", 2)):
+        with pytest.raises(FilmInterrupted):
+            direct(pipeline, finished, remade(open_film(finished), 2), progress=Watched(stage, step, press_control_c))
+    record = direct(pipeline, finished, remade(open_film(finished), 2), progress=(watched := Watched()))
+    assert watched.stages == ["joining"] and [take.inputs.seed for take in record.takes_of(2)] == [0, 1]
+    assert next_seeds(open_film(finished), 2, 2) == [2, 3]
+
+
+def test_takes_are_tried_in_a_film_that_is_whole(pipeline: Mask2DiTPipeline, finished: Path) -> None:
+    film = open_film(finished)
+    for board in (inserted(film, 1, ["an owl"]), film.storyboard.with_scenes(film.storyboard.scenes[:2])):
+        before = files_in(finished)
+        with pytest.raises(InputError, match="its storyboard has changed, or it is not complete"):
+            make_candidates(pipeline, board, finished, 0, [4], film.record.settings)
+        assert files_in(finished)["takes/scene-01/take-1.mp4"] == before["takes/scene-01/take-1.mp4"]
+
+
 def test_a_changed_storyboard_makes_what_changed(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     """The same as by command, from the file."""
     before = scene_files(finished)

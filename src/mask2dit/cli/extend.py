@@ -39,6 +39,7 @@ def extend(
     guidance: film.Guidance = None,
     height: film.Size = None,
     width: film.Size = None,
+    display_scale: film.DisplayScale = None,
     model: options.Model = None,
     revision: options.Revision = None,
     inp: options.Inp = False,
@@ -56,7 +57,15 @@ def extend(
     """
     if source.is_dir():
         own = {"--captions": captions, "--cuts": cuts, "--output": output, "--steps": steps, "--guidance": guidance, "--height": height}
-        own |= {"--width": width, "--model": model, "--revision": revision, "--lora": lora, "--plan": plan, "--dtype": dtype}
+        own |= {
+            "--width": width,
+            "--model": model,
+            "--revision": revision,
+            "--lora": lora,
+            "--plan": plan,
+            "--dtype": dtype,
+            "--display-scale": display_scale,
+        }
         given = [name for name, value in own.items() if value is not None]
         if given:
             raise InputError(f"{given[0]}: is for a video, and {source} is a film's folder, which goes on as it was made; leave it out")
@@ -84,7 +93,7 @@ def extend(
         from mask2dit.storyboard import Storyboard
         from mask2dit.video_shape import VideoShape
 
-        settings = FilmSettings(seed, height, width, steps, guidance)
+        settings = FilmSettings(seed, height, width, steps, guidance, display_scale=display_scale)
         shots = find_shots(source, _seconds(cuts))
         said = [caption.strip() for caption in captions.split(";") if caption.strip()]
         check_captions(shots, said)

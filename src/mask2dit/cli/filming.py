@@ -14,6 +14,7 @@ from mask2dit.cli.film_options import note_unknown_words
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mask2dit.memory import Choice
     from mask2dit.pipeline import Mask2DiTPipeline
     from mask2dit.production import Directions, FilmRecord, FilmSettings, ModelAsked, Progress
     from mask2dit.production.directing import Film
@@ -89,17 +90,15 @@ class Filming:
         if self.pipeline is None:
             kept = self.chosen.choose_memory(prepared.fullest_call)
             self.show(kept.lines() if kept else ())
-            inputs = [scene.inputs for scene in prepared.record.scenes]
-            captions = tuple(dict.fromkeys([*(each.caption for each in inputs), *(each.negative_prompt for each in inputs)]))
-
-            def load(progress: "Progress") -> "Mask2DiTPipeline":
-                progress.start("loading", 1)
-                pipeline = self.chosen.load(kept, captions, self.asked.plan, self.asked.lora, self.offline)
-                progress.done()
-                return pipeline
-
-            self.pipeline = self._shown(load)
+            self.pipeline = self._shown(lambda progress: self.load_as(kept, texts_of(prepared), progress))
         return self.pipeline
+
+    def load_as(self, kept: "Choice | None", texts: "Sequence[str]", progress: "Progress") -> "Mask2DiTPipeline":
+        """The pipeline kept so, ready for these captions and negative prompts."""
+        progress.start("loading", 1)
+        pipeline = self.chosen.load(kept, texts, self.asked.plan, self.asked.lora, self.offline)
+        progress.done()
+        return pipeline
 
     def retry(self, record: "FilmRecord", folder: Path, limit: float, retries: int) -> "FilmRecord":
         """Other seeds for the scenes whose cuts are amiss, the best film kept."""
@@ -121,6 +120,12 @@ class Filming:
 
         with shown_progress(self.console) as progress:
             return work(progress)
+
+
+def texts_of(prepared: "Prepared") -> tuple[str, ...]:
+    """A film's captions and negative prompts, each once."""
+    inputs = [scene.inputs for scene in prepared.record.scenes]
+    return tuple(dict.fromkeys([*(each.caption for each in inputs), *(each.negative_prompt for each in inputs)]))
 
 
 def start(asked: "ModelAsked", console: "Console", offline: bool, memory: str | None, device: str | None) -> Filming:
@@ -179,5 +184,5 @@ def tell(record: "FilmRecord", folder: Path) -> None:
         typer.echo(f"  {name:<18} {what}")
     if record.check is not None:
         typer.echo("")
-        for line in table(record.check):
+        for line in table(record.check, numbers=[number for number, _ in record.shown]):
             typer.echo(f"  {line}")

@@ -30,9 +30,7 @@ def generate(
     height: film.Size = None,
     width: film.Size = None,
     negative_prompt: film.NegativePrompt = None,
-    display_scale: Annotated[
-        int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)
-    ] = None,
+    display_scale: film.DisplayScale = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every scene again; earlier takes are kept.")] = False,
     dry_run: filming.DryRun = False,
     subtitles: filming.Subtitles = False,

@@ -42,12 +42,14 @@ def remake(
 
     def change(film: "Film") -> "tuple[Storyboard, Directions]":
         from mask2dit.production import Directions
-        from mask2dit.production.directing import remade, with_take
+        from mask2dit.production.directing import remade, seed_of, with_take
 
         index = film.index(scene)
         if take is not None:
             return with_take(film, scene, take), Directions(stay=True, chosen=(index, take))
-        return remade(film, scene, prompt=prompt, seed=seed), Directions(stay=True, again=frozenset({index}))
+        is_same = seed == seed_of(film, scene) and prompt is None  # with the others known as they are now
+        again = frozenset({index}) if is_same else frozenset[int]()
+        return remade(film, scene, prompt=prompt, seed=seed), Directions(stay=True, again=again)
 
     filming.direct(folder, change, offline=offline, memory=memory, device=device, dry_run=dry_run)
 

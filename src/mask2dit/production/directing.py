@@ -60,11 +60,22 @@ def remade(film: Film, number: int, *, prompt: str | None = None, seed: int | No
 
 
 def next_seeds(film: Film, number: int, count: int) -> list[int]:
-    """Seeds that a scene has had no take of."""
+    """Seeds that a scene has had no take of; of a remake that was stopped, first the one that it had."""
     index = film.index(number)
-    own = film.storyboard.scenes[index].seed
-    had = {film.record.settings.seed if own is None else own, *(take.inputs.seed for take in film.takes(number))}
-    return list(range(max(had) + 1, max(had) + 1 + count))
+    asked = seed_of(film, number)
+    had = {asked, *(take.inputs.seed for take in film.takes(number))}
+    seeds = list(range(max(had) + 1, max(had) + 1 + count))
+    if film.record.status != "complete" and index < len(film.record.scenes):
+        stopped = film.record.scenes[index].inputs.seed
+        if stopped != asked:
+            return [stopped, *(seed for seed in seeds if seed != stopped)][:count]
+    return seeds
+
+
+def seed_of(film: Film, number: int) -> int:
+    """The seed that a scene is asked with."""
+    own = film.storyboard.scenes[film.index(number)].seed
+    return film.record.settings.seed if own is None else own
 
 
 def with_take(film: Film, number: int, take_number: int) -> Storyboard:

@@ -179,8 +179,14 @@ class _Making:
 
     def make_candidates(self, index: int, seeds: Sequence[int]) -> list[Take]:
         """Takes of one scene; the film, its storyboard and what it shows stay as they are."""
-        earlier, wanted, (call,) = self.prepared.earlier, self.record.scenes[index], self.plan.calls
-        assert earlier is not None  # or there would be more calls, or more to make in the one
+        earlier, wanted = self.prepared.earlier, self.record.scenes[index]
+        numbers = [scene.number for scene in self.plan.scenes]
+        if earlier is None or set(self.plan.reasons) != {index} or [scene.number for scene in earlier.scenes] != numbers:
+            raise InputError(
+                f"{self.folder.path}: its storyboard has changed, or it is not complete, expected a film whose other scenes are made; "
+                f"first make it (mask2dit generate {self.folder.path})"
+            )
+        (call,) = self.plan.calls
         self.record = earlier.model_copy(update={"status": "running", "process": self.record.process, "asked": self.record.asked})
         self._update(made_with=self.prepared.record.made_with, versions=self.prepared.record.versions)
         self._encode([call], wanted.inputs)
