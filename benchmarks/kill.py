@@ -58,6 +58,7 @@ def main() -> None:
         return child
 
     with tempfile.TemporaryDirectory() as place:
+        finish(start(Path(place) / "first"))  # and the disk's cache is warm
         began = time.perf_counter()
         finish(start(Path(place) / "whole"))
         whole_seconds, whole = time.perf_counter() - began, files_in(Path(place) / "whole")

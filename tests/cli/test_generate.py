@@ -275,6 +275,7 @@ def test_libraries_keep_quiet(command: Command, model_folder: Path) -> None:
     result = command("generate", STORY, "--model", model_folder, "--frames", 1, "--display-scale", 1)
     assert [line.split(":")[0].split(" ")[0] for line in result.stderr.splitlines()] == [
         "loading",
+        "preview",
         "encoding",
         "denoising",
         "decoding",

@@ -95,10 +95,10 @@ def test_a_films_folder_stands_for_its_storyboard(tmp_path: Path) -> None:
     assert list_jobs([source], tmp_path / "more", 1, 0)[0].folder == tmp_path / "more" / "fox"
 
 
-@pytest.mark.parametrize(("name", "words"), [("absent.yaml", "there is no such file"), ("empty", "holds no storyboard"), ("a\0b", "")])
+@pytest.mark.parametrize(("name", "words"), [("absent.yaml", "there is no such file"), ("empty", "holds no storyboard")])
 def test_what_is_not_there_is_one_line(name: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises((InputError, ValueError), match=words) as caught:
+    with pytest.raises(InputError, match=words) as caught:
         find_storyboards([tmp_path / name], SUFFIXES)
     assert "\n" not in str(caught.value)
 

@@ -11,15 +11,17 @@ from mask2dit.cli.filming import Filming, start
 from mask2dit.errors import Mask2DiTError
 
 if TYPE_CHECKING:
+    from mask2dit.memory import Choice
     from mask2dit.production import Directions, FilmRecord, FilmSettings, ModelAsked, Progress
     from mask2dit.production.batch import Job, Outcome
     from mask2dit.production.preparing import Prepared
     from mask2dit.storyboard import Storyboard
+    from mask2dit.video_shape import VideoShape
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What all films of a batch have in common. `settings` have the seed of the first variant, `texts` are those of all that is to be made."""
+    """What all films of a batch have in common. `texts`: captions and negative prompts of all that are to be made."""
 
     asked: "ModelAsked"
     settings: "FilmSettings"
@@ -43,6 +45,11 @@ class FilmMaker:
     progress: "Progress"
     say: Callable[[str], None]
     _steps: int = field(default=0, init=False)
+    _choices: "dict[VideoShape, Choice | None]" = field(default_factory=dict, init=False)
+
+    def take_texts(self, texts: tuple[str, ...]) -> None:
+        """Load the model ready for these, when it is loaded."""
+        self.task = replace(self.task, texts=texts)
 
     def look(self, job: "Job") -> "Prepared | Outcome":
         """What is to be done for a job; or its outcome, where that is nothing."""
@@ -101,12 +108,16 @@ class FilmMaker:
         """
         from mask2dit.production.batch import BatchStopped
 
-        kept = self.work.chosen.choose_memory(prepared.fullest_call, self.room)
+        shape = prepared.fullest_call
+        if shape not in self._choices:
+            self._choices[shape] = self.work.chosen.choose_memory(shape, self.room)
+        kept = self._choices[shape]
         loaded = self.work.pipeline
         if loaded is not None and (kept is None or (loaded.memory and loaded.memory.mode == kept.mode)):
             return
-        self.work.pipeline = loaded = None
-        _sweep()
+        if loaded is not None:
+            self.work.pipeline = loaded = None
+            _sweep()
         for line in kept.lines() if kept else ():
             self.say(line)
         try:
@@ -158,7 +169,7 @@ class WorkerMaker:
         from mask2dit.cli.progress import shown_notes
 
         with shown_notes():
-            warnings.showwarning = lambda message, *_: self.said.append(f"note: {message}")  # type: ignore[assignment]
+            warnings.showwarning = lambda message, *_: self.said.append(f"note: {message}")
             outcome = self.maker.make(job)
         notes = tuple(dict.fromkeys(self.said))
         self.said.clear()
@@ -173,6 +184,7 @@ def start_worker(task: Task, sharing: int) -> WorkerMaker:
     from mask2dit.production.progress import Silent
 
     work = start(task.asked, Console(quiet=True), task.offline, task.memory, task.device)
+    work.asked = task.asked  # with the stamp of the model where the batch was begun, which is where the films are looked at again
     limit, main = memory_room(task.memory, work.chosen.device)
     if work.chosen.device.type == "cpu" and task.memory is None:
         limit //= sharing

@@ -71,6 +71,8 @@ class Filming:
         if not prepared.needs_model:
             return self._shown(lambda progress: arrange_film(prepared, progress))
         pipeline = self.load(prepared)
+        if prepared.plan.calls and not self.chosen.built_in:
+            self.show([f"preview while it denoises: {prepared.folder.denoising_preview}"])
         return self._shown(
             lambda progress: make_film(pipeline, board, folder, settings, directions, asked=self.asked, base=base, progress=progress)
         )

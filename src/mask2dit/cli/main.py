@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from mask2dit import __version__
-from mask2dit.cli import check, doctor, export, extend, generate, import_, insert, remake, skip, storyboard, train, words, write
+from mask2dit.cli import batch, check, doctor, export, extend, generate, import_, insert, remake, skip, storyboard, train, words, write
 from mask2dit.cli.quiet import quieten_imports
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
@@ -57,6 +57,7 @@ def _fail(message: str, status: int) -> int:
 
 app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode="rich", invoke_without_command=True)
 app.command("generate")(generate.generate)
+app.command("batch")(batch.batch)
 app.command("remake")(remake.remake)
 app.command("insert")(insert.insert)
 app.command("skip")(skip.skip)
