@@ -157,6 +157,9 @@ def check_film(folder: Path, storyboard: Storyboard, **asked: Any) -> FilmReques
     """
     names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale", "negative_prompt")
     request = resolve_request(storyboard, model_values(folder), **{name: asked.get(name) for name in names}, num_scenes=None)
+    limit = int(load_component(folder, "scheduler").config.num_train_timesteps)
+    if request.num_inference_steps > limit:
+        raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {limit}")
     if "tokenizer" in read_index(folder):
         length = load_config(folder, "transformer")["max_text_seq_length"]
         check_captions(request.captions, request.negative_prompts, load_component(folder, "tokenizer"), length)

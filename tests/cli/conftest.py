@@ -7,8 +7,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mask2dit.cli.main import app
+from mask2dit.cli.quiet import quieten_imports
 
 Command = Callable[..., Result]
+quieten_imports()  # as the real command does
 
 
 @pytest.fixture

@@ -23,13 +23,18 @@ def video(command: Command) -> Path:
     return Path("a.mp4")
 
 
-def folder(video: Path, *lengths: int, skipped: int = 0) -> Path:
-    """A film's folder; scenes left out come last."""
-    scenes = [{"number": number, "skip": False, "inputs": {"num_frames": length}} for number, length in enumerate(lengths, start=1)]
-    scenes += [{"number": 9, "skip": True, "inputs": {"num_frames": 5}}] * skipped
+def record(*lengths: int) -> str:
+    """What run.json says of the film that was joined; a take that it does not show comes last."""
+    takes = [{"scene": number, "number": 2, "inputs": {"num_frames": length}} for number, length in enumerate(lengths, start=1)]
+    joined = [[number, number, 2, 1] for number in range(1, len(lengths) + 1)]
+    return json.dumps({"format": 2, "takes": [*takes, {"scene": 1, "number": 1, "inputs": {"num_frames": 5}}], "joined": joined})
+
+
+def folder(video: Path, *lengths: int) -> Path:
+    """A film's folder."""
     path = Path("film")
     path.mkdir()
-    (path / "run.json").write_text(json.dumps({"format": 2, "scenes": scenes}))
+    (path / "run.json").write_text(record(*lengths))
     (path / "film.mp4").write_bytes(video.read_bytes())
     return path
 
@@ -76,13 +81,12 @@ def test_cuts_are_named_in_many_ways(words: list[str], command: Command) -> None
     Path("cuts.json").write_text("[9, 18]")
     Path("truth.json").write_text('{"fps": 8, "cuts": [9, 18]}')
     Path("lengths.json").write_text('{"lengths": [9, 9, 9]}')
-    scenes = [{"skip": False, "inputs": {"num_frames": 9}}] * 3
-    Path("run.json").write_text(json.dumps({"scenes": scenes}))
+    Path("run.json").write_text(record(9, 9, 9))
     assert sca(command("check", "a.mp4", *words)) == "1.000"
 
 
 def test_a_films_folder_says_what_was_asked(command: Command, video: Path) -> None:
-    path = folder(video, 9, 9, 9, skipped=1)
+    path = folder(video, 9, 9, 9)
     assert sca(command("check", path)) == sca(command("check", path / "film.mp4")) == "1.000"
     assert sca(command("check", path, "--cuts", "9")) == f"{math.exp(-0.5):.3f}"
 

@@ -82,10 +82,12 @@ MISTAKES = [
     ("remake FILM --scene 1 --seeds 2 --seed 3", "--seeds: got it with --seed"),
     ("remake FILM --scene 1 --prompt ' '", "scene 1, prompt: got an empty text"),
     ("insert FILM --after 4 --prompt x", "--after: got 4"),
+    ("extend FILM --prompt x --seed 5", "--seed: is for a video"),
+    ("extend FILM --prompt x --inp", "--inp: is for a video"),
+    ("extend nowhere --prompt x", "nowhere: there is no such file"),
     ("skip FILM --scene 4", "--scene: got 4"),
     ("remake nowhere --scene 1", "nowhere: holds no run.json, expected a film folder"),
     ("extend FILM --prompt x --steps 3", "--steps: is for a video"),
-    ("extend nothing.mp4 --prompt x", "--captions: got none"),
     ("extend nothing.mp4 --prompt x --captions y", "nothing.mp4: there is no such file"),
 ]
 
@@ -97,6 +99,25 @@ def test_mistakes_are_one_line_and_change_nothing(words: str, message: str, comm
     line = result.stderr.splitlines()[-1]
     assert result.exit_code == 2 and line.startswith("error: ") and message in line and "Traceback" not in result.output
     assert files_in(film) == before
+
+
+def test_a_skipped_scene_is_not_remade_and_takes_are_those_of_the_film(command: Command, film: Path) -> None:
+    command("skip", film, "--scene", 2)
+    for words in (["--seed", "4"], ["--seeds", "2"]):
+        assert "scene 2: is skipped" in command("remake", film, "--scene", 2, *words).stderr
+    board = film / "storyboard.yaml"
+    board.write_text(board.read_text().replace("a bear", "an owl"))
+    assert "has changed since the film was made" in command("remake", film, "--scene", 1, "--take", 1).stderr
+
+
+def test_a_model_in_a_folder_is_found_from_anywhere(
+    command: Command, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("model").symlink_to(model_folder)
+    assert command("generate", "a fox", "-o", "fox", "--model", "model", "--frames", 1, "--display-scale", 1).exit_code == 0
+    film = Path("fox").resolve()
+    monkeypatch.chdir(tmp_path)
+    assert command("remake", film, "--scene", 1).exit_code == 0
 
 
 def test_all_scenes_cannot_be_skipped(command: Command, film: Path) -> None:
@@ -133,10 +154,12 @@ def test_a_video_goes_on(command: Command, model_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("colours", "options", "message"),
     [
-        ([90], "--captions 'a;b'", "--captions: got 2, expected one for each of 1 scenes of the video (0.00 to 1.00 s)"),
-        ([40, 200], "--captions a", "--captions: got 1, expected one for each of 2 scenes of the video (0.00 to 1.00 s; 1.00 to 2.00 s)"),
+        ([90], "--captions 'a;b'", "--captions: got 2, expected 1, one for each scene of the video (0.00 to 1.00 s)"),
+        ([40, 200], "--captions a", "--captions: got 1, expected 2, one for each scene of the video (0.00 to 1.00 s; 1.00 to 2.00 s)"),
         ([90], "--captions a --cuts 7", "--cuts: got 7, expected rising times inside the video's 1.00 s"),
         ([90], "--captions a --cuts x", "--cuts: got 'x', expected seconds"),
+        ([90], "--captions a --cuts nan", "--cuts: got 'nan', expected seconds"),
+        ([90], "", "--captions: got none"),
         ([90], "--captions a --height 17", "height: got 17"),
     ],
 )

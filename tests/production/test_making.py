@@ -247,6 +247,42 @@ def test_a_lost_file_is_made_again(
     assert {name: now[name] for name in before if name != "run.json"} == {name: before[name] for name in before if name != "run.json"}
 
 
+def test_a_damaged_video_is_decoded_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    before = files_in(finished)
+    video = finished / "takes" / "scene-01" / "take-1.mp4"
+    video.write_bytes(video.read_bytes()[:-100])  # and with it its second name in scenes/
+    watched = Watched()
+    make_film(pipeline, board, finished, SETTINGS, progress=watched)
+    now = files_in(finished)
+    assert watched.stages == ["decoding", "joining"]
+    assert {name: now[name] for name in before if name != "run.json"} == {name: before[name] for name in before if name != "run.json"}
+    (finished / "film.mp4").write_bytes(b"")
+    make_film(pipeline, board, finished, SETTINGS)
+    assert files_in(finished)["film.mp4"] == before["film.mp4"]
+
+
+def test_a_fresh_film_that_was_stopped_goes_on(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    """By the same command as well as by one without --fresh; and directions make what is missing."""
+    longer = board.with_scenes([*board.scenes, board.scenes[0]])
+    make_film(pipeline, longer, finished, SETTINGS)
+    for directions in (Directions(fresh=True), Directions(), Directions(stay=True)):
+        with pytest.raises(FilmInterrupted):
+            make_film(
+                pipeline, longer, finished, SETTINGS, Directions(fresh=True), progress=Watched("denoising scene 4", 1, press_control_c)
+            )
+        watched = Watched()
+        record = make_film(pipeline, longer, finished, SETTINGS, directions, progress=watched)
+        assert "denoising" not in watched.stages and ("denoising scene 4", STEPS - 1, STEPS - 1) in watched.seen
+        assert len({scene.take for scene in record.scenes}) == 1
+
+
+def test_subtitles_stay_true(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
+    make_film(pipeline, board, finished, SETTINGS, Directions(subtitles=True))
+    assert (finished / "film.srt").read_text().count("-->") == 3
+    make_film(pipeline, board.with_scenes(board.scenes[:2]), finished, SETTINGS)
+    assert (finished / "film.srt").read_text().count("-->") == 2
+
+
 @pytest.mark.parametrize("harm", ["damaged", "gone"])
 def test_a_scene_whose_latents_are_lost_is_made_again_with_the_others_known(
     harm: str, pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path

@@ -57,6 +57,26 @@ def test_scenes_keep_their_numbers_when_others_come_and_go(captions: str, expect
     assert sorted(found) == sorted(expected) and (captions[:2] == "aa" or found == expected)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("ababab", "axabab", [1, 2, 3, 4, 5, 6]),  # shot and reverse shot, one of them again
+        ("aaaaa", "aaxaa", [1, 2, 3, 4, 5]),
+        ("aaab", "axaab", [1, 5, 2, 3, 4]),
+        ("abcd", "badc", [2, 1, 4, 3]),  # in another order: nothing is new
+        ("abc", "cab", [3, 1, 2]),
+        ("abcd", "dxba", [4, 5, 2, 1]),
+    ],
+)
+def test_captions_may_repeat_and_scenes_may_move(old: str, new: str, expected: list[int]) -> None:
+    assert numbers(Record(*old), *new) == expected
+
+
+def test_scenes_are_known_by_their_captions_when_all_else_changes() -> None:
+    other = [scene.model_copy(update={"inputs": scene.inputs.model_copy(update={"seed": 5})}) for scene in wanted("new", "a", "b", "c")]
+    assert [scene.number for scene in match_scenes(Record("a", "b", "c"), other)] == [4, 1, 2, 3]
+
+
 def test_a_scene_that_was_there_before_is_found_again() -> None:
     matched = match_scenes(Record("a", "b", left={7: "gone"}), wanted("a", "gone", "b"))
     assert [(scene.number, scene.take) for scene in matched] == [(1, 1), (7, 1), (2, 1)]

@@ -83,13 +83,14 @@ class _Asked:
 
 
 def asked_lengths(folder: Path) -> tuple[int, ...]:
-    """Frames of each scene that the film in `folder` shows, as its run.json has them. Raises InputError."""
+    """Frames of each scene that film.mp4 in `folder` consists of, as its run.json has them. Raises InputError."""
     return _recorded_lengths(folder / RECORD, _json(folder / RECORD))
 
 
 def _recorded_lengths(path: Path, record: Any) -> tuple[int, ...]:
     try:
-        return tuple(int(scene["inputs"]["num_frames"]) for scene in record["scenes"] if not scene["skip"])
+        frames = {(take["scene"], take["number"]): int(take["inputs"]["num_frames"]) for take in record["takes"]}
+        return tuple(frames[scene, take] for _, scene, take, _ in record["joined"])
     except (LookupError, TypeError, ValueError):
         raise InputError(f"{path}: expected the record of a film with its scenes, got another file; use --cuts or --lengths") from None
 
@@ -130,7 +131,7 @@ def _read(option: str, text: str, seconds: bool) -> _Asked:
         lines = (line.partition("#")[0] for line in _text(path).splitlines())
         return _asked(f"{option} {path}", option == "--cuts", _split(" ".join(lines)), seconds)
     data = _json(path)
-    if isinstance(data, dict) and "scenes" in data:
+    if isinstance(data, dict) and ("joined" in data or "scenes" in data):
         if seconds:
             raise InputError(f"{path}: counts in frames, expected no --seconds; leave it out")
         return _Asked(False, _recorded_lengths(path, data), str(path))

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,7 @@ def extend(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The new film's folder.", show_default="films/<video>", rich_help_panel=FOOTAGE)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the new scenes.", min=0, rich_help_panel=FOOTAGE)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of the new scenes.", min=0, show_default="0", rich_help_panel=FOOTAGE)] = None,
     steps: film.Steps = None,
     guidance: film.Guidance = None,
     height: film.Size = None,
@@ -56,15 +57,14 @@ def extend(
     A video that was not made here is cut into its scenes, of which each needs a caption, and goes on in a new folder.
     """
     if source.is_dir():
-        own = {"--captions": captions, "--cuts": cuts, "--output": output, "--steps": steps, "--guidance": guidance, "--height": height}
+        own = {"--captions": captions, "--cuts": cuts, "--output": output, "--seed": seed, "--steps": steps, "--guidance": guidance}
+        own |= {"--height": height, "--width": width, "--display-scale": display_scale, "--model": model, "--revision": revision}
         own |= {
-            "--width": width,
-            "--model": model,
-            "--revision": revision,
+            "--inp": inp or None,
             "--lora": lora,
             "--plan": plan,
+            "--weights": None if weights == "plain" else weights,
             "--dtype": dtype,
-            "--display-scale": display_scale,
         }
         given = [name for name, value in own.items() if value is not None]
         if given:
@@ -78,6 +78,8 @@ def extend(
 
         filming.direct(source, change, offline=offline, memory=memory, device=device, dry_run=dry_run)
         return
+    if not source.exists():
+        raise InputError(f"{source}: there is no such file, expected a film's folder or a video; check the name")
     if captions is None:
         raise InputError(
             f"--captions: got none, expected what the scenes of {source} show, with ';' between; for example --captions \"a fox walks\""
@@ -93,7 +95,7 @@ def extend(
         from mask2dit.storyboard import Storyboard
         from mask2dit.video_shape import VideoShape
 
-        settings = FilmSettings(seed, height, width, steps, guidance, display_scale=display_scale)
+        settings = FilmSettings(seed or 0, height, width, steps, guidance, display_scale=display_scale)
         shots = find_shots(source, _seconds(cuts))
         said = [caption.strip() for caption in captions.split(";") if caption.strip()]
         check_captions(shots, said)
@@ -115,6 +117,9 @@ def extend(
 
 def _seconds(text: str | None) -> list[float] | None:
     try:
-        return None if text is None else [float(part) for part in text.split(",") if part.strip()]
+        found = None if text is None else [float(part) for part in text.split(",") if part.strip()]
+        if found is None or all(map(isfinite, found)):
+            return found
+        raise ValueError
     except ValueError:
         raise InputError(f"--cuts: got {text!r}, expected seconds with ',' between; for example --cuts 2.5,4") from None

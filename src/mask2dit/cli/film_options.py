@@ -29,7 +29,9 @@ def read_storyboard(text: str) -> tuple["Storyboard", Path | None]:
 
     path = Path(text)
     if is_film_folder(path):
-        path = path / "storyboard.yaml"
+        from mask2dit.production.directing import open_film
+
+        return open_film(path).storyboard, path / "storyboard.yaml"
     try:
         is_file = path.suffix.lower() in SUFFIXES or path.exists()
     except OSError:  # captions too long for a file name

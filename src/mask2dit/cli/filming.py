@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -70,6 +71,9 @@ class Filming:
             self.show(prepared.lines())
         if not prepared.needs_model:
             return self._shown(lambda progress: arrange_film(prepared, progress))
+        if prepared.earlier is not None:
+            with prepared.folder.locked():  # who cannot have it finds out before the model is loaded
+                pass
         pipeline = self.load(prepared)
         if prepared.plan.calls and not self.chosen.built_in:
             self.show([f"preview while it denoises: {prepared.folder.denoising_preview}"])
@@ -135,7 +139,10 @@ def start(asked: "ModelAsked", console: "Console", offline: bool, memory: str | 
     from mask2dit.model_folder import stamp_of
 
     chosen = options.chosen_model(asked.model, asked.revision, offline, asked.inp, memory, asked.weights, device, asked.dtype)
-    return Filming(chosen, replace(asked, stamp=stamp_of(chosen.folder)), console, offline)
+    local: dict[str, Any] = {
+        name: str(Path(value).resolve()) for name in ("model", "lora") if (value := getattr(asked, name)) and Path(value).exists()
+    }
+    return Filming(chosen, replace(asked, stamp=stamp_of(chosen.folder), **local), console, offline)
 
 
 def direct(
@@ -151,10 +158,14 @@ def direct(
     from mask2dit.cli.progress import shown_notes
 
     began = time.perf_counter()
-    with shown_notes() as console:
+    with shown_notes() as console, ExitStack() as stack:
+        from mask2dit.production import FilmFolder
         from mask2dit.production.directing import open_film
 
         film = open_film(folder)
+        if not dry_run:  # from before the storyboard is read till the film is made
+            stack.enter_context(FilmFolder(folder).locked())
+            film = open_film(folder)
         board, directions = change(film)
         if film.record.asked.model is None:
             note_unknown_words(board)

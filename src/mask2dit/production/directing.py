@@ -12,7 +12,7 @@ from mask2dit.errors import InputError
 from mask2dit.production.folder import FilmFolder
 from mask2dit.production.planning import Directions
 from mask2dit.production.record import FilmRecord, Take
-from mask2dit.storyboard import Remembered, Scene, Storyboard
+from mask2dit.storyboard import LARGEST_SEED, Remembered, Scene, Storyboard
 
 Make = Callable[[Storyboard, Directions], FilmRecord]
 
@@ -44,7 +44,8 @@ def open_film(path: str | Path) -> Film:
     """Read a film folder. Raises InputError or StoryboardError."""
     folder = FilmFolder(path)
     record = folder.read_record()
-    storyboard = Storyboard.read(folder.storyboard) if folder.storyboard.exists() else Storyboard.from_data(record.storyboard)
+    is_written = folder.storyboard.exists() and (record.before is None or folder.storyboard_data() != record.before)
+    storyboard = Storyboard.read(folder.storyboard) if is_written else Storyboard.from_data(record.storyboard)
     return Film(folder, storyboard, record)
 
 
@@ -54,6 +55,8 @@ def remade(film: Film, number: int, *, prompt: str | None = None, seed: int | No
     scene = film.storyboard.scenes[index]
     if scene.given is not None:
         raise InputError(f"scene {number}: is given as a video, expected one that was made; change `given` in {film.folder.storyboard}")
+    if scene.skip:
+        raise InputError(f"scene {number}: is skipped, expected one of the film; first show it (mask2dit skip --scene {number} --back)")
     changes: dict[str, Any] = {"seed": next_seeds(film, number, 1)[0] if seed is None else seed}
     changes |= {"prompt": prompt} if prompt is not None else {}
     return _with(film.storyboard, index, changes)
@@ -64,7 +67,8 @@ def next_seeds(film: Film, number: int, count: int) -> list[int]:
     index = film.index(number)
     asked = seed_of(film, number)
     had = {asked, *(take.inputs.seed for take in film.takes(number))}
-    seeds = list(range(max(had) + 1, max(had) + 1 + count))
+    first = max(had) + 1 if max(had) + count <= LARGEST_SEED else 0
+    seeds = [seed for seed in range(first, first + count + len(had)) if seed not in had][:count]
     if film.record.status != "complete" and index < len(film.record.scenes):
         stopped = film.record.scenes[index].inputs.seed
         if stopped != asked:
@@ -81,6 +85,11 @@ def seed_of(film: Film, number: int) -> int:
 def with_take(film: Film, number: int, take_number: int) -> Storyboard:
     """Scene `number` with what one of its takes was made from."""
     index, takes = film.index(number), film.takes(number)
+    if film.storyboard.to_data() != film.record.storyboard:
+        raise InputError(
+            f"{film.folder.storyboard}: has changed since the film was made, or the film is not complete, expected one that is; "
+            f"first make it (mask2dit generate {film.folder.path})"
+        )
     take = next((take for take in takes if take.number == take_number), None)
     if take is None:
         there = ", ".join(str(take.number) for take in takes) or "none"
@@ -105,8 +114,9 @@ def with_take(film: Film, number: int, take_number: int) -> Storyboard:
 
 def inserted(film: Film, after: int, prompts: Sequence[str]) -> Storyboard:
     """New scenes behind scene `after`, 0 for the beginning."""
-    if after:
-        film.index(after, "--after")
+    there = len(film.storyboard.scenes)
+    if not 0 <= after <= there:
+        raise InputError(f"--after: got {after}, expected a scene of {film.folder.path} from 1 to {there}, or 0 for the beginning")
     count = len(prompts)
 
     def moved(remember: Remembered | None) -> Remembered | None:

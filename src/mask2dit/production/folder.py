@@ -1,7 +1,7 @@
 """The folder of a film: what lies where, who may work in it, and safe writing and reading of it.
 
-Every file is written aside and renamed. Takes are written once and never change; what a person looks at (scenes/, latents/) are second
-names of the takes that the film shows. Files that are not a film's own are never touched.
+Every file is written aside and renamed. Latents of takes are written once and never change; what a person looks at (scenes/,
+latents/) are second names of the takes that the film shows. Files that are not a film's own are never touched.
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -18,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mask2dit.errors import InputError, OutputError
-from mask2dit.production.record import FORMAT, FilmRecord, Process, Take, digest_of_bytes
+from mask2dit.errors import InputError, OutputError, StoryboardError
+from mask2dit.production.record import FORMAT, FilmRecord, Process, Take, digest_of_bytes, digest_of_file
 from mask2dit.stepper import DenoisingState
 from mask2dit.storyboard import Storyboard
 from mask2dit.video_files import written_aside
@@ -120,10 +121,10 @@ class FilmFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else works on the folder meanwhile. Raises InputError, with who does; OutputError where no file can be made."""
+        """No other thread or process works on the folder meanwhile. Raises InputError, with who does; OutputError where that cannot be."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / ".lock", timeout=0, is_singleton=True)  # once taken, this thread may take it again
             lock.acquire()
         except Timeout:
             raise InputError(f"{self.path}: {self._who()} is at work on it; wait for its end, or choose another folder") from None
@@ -132,8 +133,9 @@ class FilmFolder:
         try:
             yield
         finally:
-            with suppress(OSError):
-                (self.path / ".lock").unlink(missing_ok=True)
+            if lock.lock_counter == 1:
+                with suppress(OSError):
+                    (self.path / ".lock").unlink(missing_ok=True)
             lock.release()
 
     def _who(self) -> str:
@@ -163,17 +165,45 @@ class FilmFolder:
             image.save(part, "PNG")
 
     def write_storyboard(self, storyboard: Storyboard) -> None:
-        """Unless the file there says the same already, perhaps with remarks of its author."""
-        with suppress(Exception):
-            if Storyboard.read(self.storyboard) == storyboard:
-                return
+        """Unless the file there says the same already, perhaps with remarks of its author; another one is kept beside it."""
+        if self.storyboard.exists():
+            with suppress(StoryboardError):
+                if Storyboard.read(self.storyboard) == storyboard:
+                    return
+            self.write_bytes(self.storyboard.with_name("storyboard.before.yaml"), self.storyboard.read_bytes())
         storyboard.write(self.storyboard)
 
-    def write_latents(self, scene: int, number: int, latents: Tensor) -> str:
-        """Keep one take's clean, scaled latents [F, C, H, W]; returns the digest of the file."""
-        content = save({"latents": latents.detach().cpu().contiguous()})
+    def storyboard_data(self) -> dict[str, Any] | None:
+        """What storyboard.yaml says; None where it says nothing."""
+        with suppress(StoryboardError):
+            return Storyboard.read(self.storyboard).to_data()
+        return None
+
+    def keep_given(self, source: Path, digest: str) -> None:
+        """Keep a copy of a given video."""
+        if not self.given(digest).exists():
+            with written_aside(self.given(digest)) as part:
+                shutil.copyfile(source, part)
+
+    def write_latents(self, scene: int, after: int, latents: Tensor) -> tuple[int, str]:
+        """Keep a take's clean, scaled latents [F, C, H, W] as the first take beyond `after`; returns its number and the file's digest.
+
+        A number whose files nobody wrote down is left alone, unless it is this very take, of a run that was killed.
+        """
+        content, number = save({"latents": latents.detach().cpu().contiguous()}), after + 1
+        digest = digest_of_bytes(content)
+        while (there := self.take_latents(scene, number)).exists() or there.with_suffix(".mp4").exists():
+            if there.exists() and not there.with_suffix(".mp4").exists() and digest_of_file(there) == digest:
+                break
+            number += 1
         self.write_bytes(self.take_latents(scene, number), content)
-        return digest_of_bytes(content)
+        return number, digest
+
+    def has_video(self, take: Take, scale: int) -> bool:
+        """Whether a take's video at this scale lies there, as it was written."""
+        with suppress(OSError):
+            return take.display_scale == scale and self.take_video(take).stat().st_size == take.video_bytes
+        return False
 
     def read_latents(self, take: Take, number: int | None = None) -> Tensor | None:
         """The latents of a take, or None where there is no sound file; `number`: the scene that may have them by a second name."""
@@ -228,11 +258,6 @@ class FilmFolder:
         for path in (*self.path.glob("scenes/scene-*.mp4"), *self.path.glob("latents/scene-*.safetensors")):
             if path not in keep:
                 path.unlink(missing_ok=True)
-
-    def last_take(self, scene: int) -> int:
-        """The highest number of a scene's takes on disk, recorded or not; 0 without any."""
-        names = (path.stem.removeprefix("take-") for path in self.take_latents(scene, 0).parent.glob("take-*"))
-        return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def this_process() -> Process:

@@ -6,6 +6,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mask2dit.cuts import detect_cuts
 from mask2dit.errors import InputError
 from mask2dit.storyboard import Scene
@@ -45,7 +47,7 @@ def check_captions(shots: Sequence[Shot], captions: Sequence[str]) -> None:
     if len(shots) != len(captions):
         found = "; ".join(map(str, shots))
         raise InputError(
-            f"--captions: got {len(captions)}, expected one for each of {len(shots)} scenes of the video ({found}); "
+            f"--captions: got {len(captions)}, expected {len(shots)}, one for each scene of the video ({found}); "
             "write them with ';' between, or say where the cuts are (--cuts, in seconds)"
         )
 
@@ -64,10 +66,9 @@ def cut_footage(
         count = (min(there, values.num_frames) - 1) // ratio * ratio + 1
         start = shot.end - count / values.fps if there > values.num_frames else shot.start
         with open_video(video) as opened:
-            frames = list(islice(opened.frames(values.fps, max(0.0, start)), count))
-        frames += [frames[-1]] * (count - len(frames))
+            frames = resize_and_crop(islice(opened.frames(values.fps, max(0.0, start)), count), height, width)
         path = into / f"scene-{number:02d}.mp4"
-        write_video(path, resize_and_crop(frames, height, width), values.fps)
+        write_video(path, np.concatenate([frames, frames[-1:].repeat(count - len(frames), axis=0)]), values.fps)
         scenes.append(Scene(prompt=caption, given=path.name, num_frames=count))
         if there - count >= ratio:
             notes.append(f"scene {number}: {count} of {there} frames are taken, {'its end' if there > values.num_frames else 'its start'}")

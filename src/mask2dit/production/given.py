@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from mask2dit.errors import InputError, StoryboardError
-from mask2dit.production.record import digest_of_bytes
+from mask2dit.production.record import FilmRecord, digest_of_file
 from mask2dit.storyboard import Scene, Storyboard
 from mask2dit.video_files import Frame, open_video, resize_and_crop
 
@@ -20,17 +22,23 @@ class Given:
     digest: str
 
 
-def find_given(storyboard: Storyboard, base: Path, fps: float, temporal_ratio: int) -> tuple[Storyboard, dict[int, Given]]:
+def find_given(
+    storyboard: Storyboard, base: Path, fps: float, temporal_ratio: int, earlier: FilmRecord | None = None
+) -> tuple[Storyboard, dict[int, Given]]:
     """The videos of a storyboard's given scenes by index, and the storyboard with their lengths where it names none.
 
-    base: the folder that their names start from. Lengths are the longest that a model can take of them. Raises StoryboardError.
+    base: the folder that their names start from. Lengths are the longest that a model can take of them. A film's own copy that is gone is
+    not missed while `earlier` has a take of it. Raises StoryboardError.
     """
     scenes, found = list(storyboard.scenes), {}
     for index, scene in enumerate(scenes):
         if scene.given is not None:
             path = base / scene.given
+            if earlier and not path.exists() and any(take.inputs.given == path.stem for take in earlier.takes):
+                found[index] = Given(path, path.stem)
+                continue
             try:
-                found[index] = Given(path, digest_of_bytes(path.read_bytes()))
+                found[index] = Given(path, digest_of_file(path))
                 with open_video(path) as video:
                     seconds = video.facts.duration_seconds
             except (OSError, InputError) as error:
@@ -51,6 +59,6 @@ def _measured(scene: Scene, index: int, there: int, temporal_ratio: int) -> Scen
 def read_given(given: Given, num_frames: int, fps: float, height: int, width: int) -> Frame:
     """The first frames of a given video at the film's rate, cut to its proportions: [T, height, width, 3]."""
     with open_video(given.path) as video:
-        frames = list(islice(video.frames(fps), num_frames))
-    frames += [frames[-1]] * (num_frames - len(frames))  # a length in seconds may round up to a frame that is not there
-    return resize_and_crop(frames, height, width)
+        frames = resize_and_crop(islice(video.frames(fps), num_frames), height, width)
+    missing = num_frames - len(frames)  # a length in seconds may round up to a frame that is not there
+    return np.concatenate([frames, frames[-1:].repeat(missing, axis=0)])

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from mask2dit import film
@@ -28,7 +29,8 @@ def join(folder: FilmFolder, record: FilmRecord, step_done: Callable[[], None], 
     def frames() -> Iterator[Frame]:
         for number, scene in record.shown:
             seen = read_video(folder.scene_video(number), record.made_with.fps)
-            rows.append(film.SheetRow(film.pick(seen), scene.inputs.caption, _note(record, scene), number))
+            pictures = [np.asarray(film.preview_frame(frame)) for frame in film.pick(seen)]  # small: all scenes' are held till the end
+            rows.append(film.SheetRow(pictures, scene.inputs.caption, _note(record, scene), number))
             preview.extend(film.preview_frame(frame) for frame in seen[::step])
             yield from seen
             step_done()
@@ -42,7 +44,7 @@ def join(folder: FilmFolder, record: FilmRecord, step_done: Callable[[], None], 
     timeline = timeline_of(folder, record)
     folder.write_bytes(folder.edl, edl(timeline).encode())
     folder.write_bytes(folder.otio, otio(timeline).encode())
-    if subtitles:
+    if subtitles or folder.subtitles.exists():
         folder.write_bytes(folder.subtitles, srt(timeline).encode())
     step_done()
     return check
@@ -66,7 +68,8 @@ def write_candidates_sheet(folder: FilmFolder, number: int, takes: Sequence[Take
         frames = read_video(folder.take_video(take), take.made_with.fps)
         rows.append(film.SheetRow(film.pick(frames), take.inputs.caption, f"take {take.number}  ·  seed {take.inputs.seed}", take.number))
     path = folder.take_video(takes[0]).with_name("takes.png")
-    folder.write_image(path, film.contact_sheet(f"{record.title}: takes of scene {number}", _subtitle(record), rows))
+    subtitle = f"{len(takes)} takes  ·  {takes[0].inputs.num_frames / takes[0].made_with.fps:.1f} s each"
+    folder.write_image(path, film.contact_sheet(f"{record.title}: takes of scene {number}", subtitle, rows))
     return path
 
 

@@ -198,15 +198,14 @@ class _Making:
                 takes.append(self._write_video(take, index + 1))
                 self.progress.step()
         self._update(status="complete", stage="finished", process=None)
+        self.folder.write_bytes(self.folder.page, page_of(self.folder, self.record).encode())
         return takes
 
     def _settle(self) -> None:
         """Make the folder this film's own. The storyboard that lies there stays till the film is what the new one says."""
         self.folder.tidy()
         for given in self.prepared.given.values():
-            kept = self.folder.given(given.digest)
-            if not kept.exists():
-                self.folder.write_bytes(kept, given.path.read_bytes())
+            self.folder.keep_given(given.path, given.digest)
         if not self.folder.storyboard.exists():
             self.folder.write_storyboard(self.prepared.storyboard)
         self._update()
@@ -305,7 +304,8 @@ class _Making:
         takes = []
         for index, latents in made.items():
             scene = candidate or self.record.scenes[index]
-            number = 1 + max([self._on_disk(scene.number), *(take.number for take in self.record.takes_of(scene.number))])
+            last = max((take.number for take in self.record.takes_of(scene.number)), default=0)
+            number, digest = self.folder.write_latents(scene.number, last, latents)
             take = Take(
                 scene=scene.number,
                 number=number,
@@ -314,7 +314,7 @@ class _Making:
                 made_with=self.record.made_with,
                 jointly=tuple(self.record.scenes[other].number for other in made if other != index),
                 known=tuple(KnownScene(scene=source.scene, latents=source.latents) for source in sources if source),
-                latents=self.folder.write_latents(scene.number, number, latents),
+                latents=digest,
                 versions=self.record.versions,
             )
             takes.append(take)
@@ -322,11 +322,6 @@ class _Making:
         scenes = tuple(scene.model_copy(update={"take": shown.get(scene.number, scene.take)}) for scene in self.record.scenes)
         self._update(takes=(*self.record.takes, *takes), scenes=scenes)
         return takes
-
-    def _on_disk(self, scene: int) -> int:
-        """The last take that lies there without a record: written over if a killed run left it, left alone if its record is lost."""
-        is_first = not self.record.takes_of(scene)
-        return self.folder.last_take(scene) if is_first and self.prepared.earlier is None else 0
 
     def _decode(self) -> None:
         """Videos of all shown takes that have none at this scale; and second names for all."""
@@ -341,7 +336,7 @@ class _Making:
             self.folder.publish(number, take)
 
     def _has_video(self, take: Take) -> bool:
-        return take.display_scale == self.record.display_scale and self.folder.take_video(take).exists()
+        return self.folder.has_video(take, self.record.display_scale)
 
     def _write_video(self, take: Take, number: int) -> Take:
         """A take's video, of its latents or, where it was given, of that."""
@@ -354,22 +349,26 @@ class _Making:
             frames = film.frames_to_bytes(self.pipeline.decode_scene(latents))
         scale = self.record.display_scale
         write_video(self.folder.take_video(take), (film.enlarge(frame, scale) for frame in frames), take.made_with.fps)
-        seen = take.model_copy(update={"display_scale": scale})
+        seen = take.model_copy(update={"display_scale": scale, "video_bytes": self.folder.take_video(take).stat().st_size})
         self._update(takes=tuple(seen if each == take else each for each in self.record.takes))
         return seen
 
     # What is made of all scenes
 
     def _join(self) -> None:
-        """The storyboard comes last: as long as the old one lies there, the same directions lead to the same film."""
+        """storyboard.yaml comes last: as long as the old one lies there, the same directions lead to the same film; `open_film` knows."""
         self.folder.withdraw([number for number, _ in self.record.shown])
         self.folder.forget_state()
         with self._stage("joining", len(self.record.shown) + 3):
             check = join(self.folder, self.record, self.progress.step, subtitles=self.prepared.directions.subtitles)
         self.record = self.record.model_copy(update={"check": check, "joined": self.record.composition})
         self.folder.write_bytes(self.folder.page, page_of(self.folder, self.record).encode())
-        self._update(status="complete", stage="finished", process=None)
+        there = self.folder.storyboard_data()
+        before = there if there != self.record.storyboard else None
+        self._update(status="complete", stage="finished", process=None, before=before)
         self.folder.write_storyboard(self.prepared.storyboard)
+        if before is not None:
+            self._update(before=None)
 
     def _show(self, call: Call, state: DenoisingState) -> None:
         """A picture of what the scenes come to, a few times in a denoising."""

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 
 from mask2dit.errors import InputError, StoryboardError
 from mask2dit.production.folder import FilmFolder
-from mask2dit.production.record import FilmRecord, MadeWith, SceneInputs, SceneRecord, Take
+from mask2dit.production.record import NOT_READ, FilmRecord, MadeWith, SceneInputs, SceneRecord, Take
 from mask2dit.storyboard import Storyboard
 
 LOST = "is made again: its latents are lost or damaged"
@@ -75,30 +75,75 @@ def _told(call: Call) -> str:
 
 
 def match_scenes(record: FilmRecord | None, wanted: Sequence[SceneRecord]) -> list[SceneRecord]:
-    """Give each scene of a storyboard its own number and, where it has one, the take that it had.
+    """Give each scene of a storyboard its own number and, where it has one, the take that it had. `wanted` has no numbers yet.
 
-    Scenes with the same inputs are the same, in order; between those, one that takes the place of another is that other, changed. A
-    new one may be one that was there before and has left its takes. `wanted` has no numbers yet.
+    Scenes with the same inputs are the same: in order from both ends, then in order, then wherever they are, then among the takes of
+    scenes that are gone or were changed. Of the rest, one with the same caption is the same, then one in the same place.
     """
-    old = list(record.scenes) if record else []
-    found: dict[int, SceneRecord] = {}
-    matcher = SequenceMatcher(None, [_key(scene.inputs) for scene in old], [_key(scene.inputs) for scene in wanted], autojunk=False)
-    for _, first, last, start, stop in matcher.get_opcodes():
-        found |= dict(zip(range(start, stop), old[first:last], strict=False))
-    taken = {scene.number for scene in found.values()}
-    takes = record.takes if record else ()
-    next_number = max([0, *taken, *(scene.number for scene in old), *(take.scene for take in takes)]) + 1
+    old, takes = (list(record.scenes), record.takes) if record else ([], ())
+    pairs = _same_inputs([_key(scene.inputs) for scene in old], [_key(scene.inputs) for scene in wanted])
+    found = {new: (old[place].number, old[place].take) for new, place in pairs.items()}
+    for index, scene in enumerate(wanted):
+        if index not in found:
+            taken = {number for number, _ in found.values()}
+            left = next((take for take in reversed(takes) if take.inputs == scene.inputs and take.scene not in taken), None)
+            if left is not None:
+                found[index] = left.scene, left.number
+    for same in (_same_caption, _same_place):
+        taken = {number for number, _ in found.values()}
+        for index, place in same(old, wanted, found, {place for place, scene in enumerate(old) if scene.number not in taken}):
+            found[index] = old[place].number, old[place].take
+    numbers = [number for number, _ in found.values()] + [scene.number for scene in old] + [take.scene for take in takes]
+    next_number = max([0, *numbers]) + 1
     matched = []
     for index, scene in enumerate(wanted):
-        if index in found:
-            number, take = found[index].number, found[index].take
-        else:
-            left = next((take for take in reversed(takes) if take.inputs == scene.inputs and take.scene not in taken), None)
-            number, take = (left.scene, left.number) if left else (next_number, None)
-            next_number += left is None
-        taken.add(number)
+        number, take = found.get(index, (next_number, None))
+        next_number += index not in found
         matched.append(scene.model_copy(update={"number": number, "take": take}))
     return matched
+
+
+def _same_inputs(old: Sequence[str], new: Sequence[str]) -> dict[int, int]:
+    """New index → old index."""
+    least = min(len(old), len(new))
+    start = next((index for index in range(least) if old[index] != new[index]), least)
+    end = next((count for count in range(least - start) if old[-1 - count] != new[-1 - count]), least - start)
+    pairs = {index: index for index in range(start)} | {len(new) - 1 - count: len(old) - 1 - count for count in range(end)}
+    middle = SequenceMatcher(None, old[start : len(old) - end], new[start : len(new) - end], autojunk=False)
+    for block in middle.get_matching_blocks():
+        pairs |= {start + block.b + step: start + block.a + step for step in range(block.size)}
+    left = [place for place in range(len(old)) if place not in pairs.values()]
+    for index, key in enumerate(new):
+        place = next((place for place in left if old[place] == key), None)
+        if index not in pairs and place is not None:
+            pairs[index] = place
+            left.remove(place)
+    return pairs
+
+
+Found = dict[int, tuple[int, int | None]]
+
+
+def _same_caption(old: Sequence[SceneRecord], new: Sequence[SceneRecord], found: Found, left: set[int]) -> Iterator[tuple[int, int]]:
+    for index in [index for index in range(len(new)) if index not in found]:
+        place = next((place for place in sorted(left) if old[place].inputs.caption == new[index].inputs.caption), None)
+        if place is not None:
+            left.remove(place)
+            yield index, place
+
+
+def _same_place(old: Sequence[SceneRecord], new: Sequence[SceneRecord], found: Found, left: set[int]) -> Iterator[tuple[int, int]]:
+    """Between the same neighbours."""
+    places = {scene.number: place for place, scene in enumerate(old)}
+    pairs = {index: places[number] for index, (number, _) in found.items() if number in places}
+    for index in [index for index in range(len(new)) if index not in found]:
+        before = max((place for other, place in pairs.items() if other < index), default=-1)
+        after = min((place for other, place in pairs.items() if other > index), default=len(old))
+        place = next((place for place in sorted(left) if before < place < after), None)
+        if place is not None:
+            left.remove(place)
+            pairs[index] = place
+            yield index, place
 
 
 def _key(inputs: SceneInputs) -> str:
@@ -141,7 +186,7 @@ def plan_film(
 def lost_latents(folder: FilmFolder, index: int, scene: SceneRecord) -> str:
     """What to say of a scene that has to be known and is not."""
     path = folder.take_latents(scene.number, scene.take or 1)
-    again = f"make the scene again (mask2dit remake {folder.path} --scene {index + 1})"
+    again = f"make it again (mask2dit generate {folder.path})"
     return f"{path}: is lost or damaged, expected the latents of scene {index + 1}; put it back, or {again}"
 
 
@@ -149,36 +194,47 @@ def _fitting_take(
     folder: FilmFolder, record: FilmRecord | None, index: int, scene: SceneRecord, made_with: MadeWith, directions: Directions
 ) -> Take | None:
     """The take that a scene's inputs ask for, with a sound file: the one that is chosen, else the one that is shown, else the latest."""
+    takes = _fitting_takes(record, index, scene, made_with, directions)
+    return next((take for take in takes if folder.read_latents(take, index + 1) is not None), None)
+
+
+def _fitting_takes(record: FilmRecord | None, index: int, scene: SceneRecord, made_with: MadeWith, directions: Directions) -> list[Take]:
     if record is None or directions.fresh or index in directions.again:
-        return None
+        return []
     takes = [take for take in record.takes_of(scene.number) if take.inputs == scene.inputs]
     if directions.chosen and directions.chosen[0] == index:
         takes = [take for take in takes if take.number == directions.chosen[1]]
     else:
         takes = [take for take in takes if take.number == scene.take or not take.set_aside]
     takes = [take for take in takes if take.made_with.fits(made_with, anything=directions.stay)]
-    takes.sort(key=lambda take: (take.number != scene.take, -take.number))
-    return next((take for take in takes if folder.read_latents(take, index + 1) is not None), None)
+    return sorted(takes, key=lambda take: (take.number != scene.take, -take.number))
 
 
 def _reason(record: FilmRecord | None, index: int, scene: SceneRecord, made_with: MadeWith, directions: Directions) -> str:
     """Why a scene is to be made."""
+    if _fitting_takes(record, index, scene, made_with, directions):
+        return LOST
     takes = record.takes_of(scene.number) if record else []
     last = (record.take(scene.number, scene.take) if record else None) or (takes[-1] if takes else None)
     if last is None:
         return "is new"
-    changes = [*_changes(last.inputs, scene.inputs), *([] if directions.stay else _changes(last.made_with, made_with))]
+    changes = list(_changes(last.inputs, scene.inputs))
+    if not last.made_with.fits(made_with, anything=directions.stay):
+        changes += _changes(last.made_with, made_with)
     if changes:
         return f"is made again: {', '.join(changes)}"
-    return "is made again, as asked" if directions.fresh or index in directions.again else LOST
+    return "is made again, as asked"
 
 
 def _changes(old: SceneInputs | MadeWith, new: SceneInputs | MadeWith) -> Iterator[str]:
     for name, before in dict(old).items():
-        after = getattr(new, name)
-        if before != after:
-            short = isinstance(before, int | float) and isinstance(after, int | float)
-            yield f"{name.replace('_', ' ')} {before:g} → {after:g}" if short else f"another {name.replace('_', ' ')}"
+        after, words = getattr(new, name), name.replace("_", " ")
+        if after == NOT_READ:
+            if name == "weights":
+                yield "unless the weights turn out to be the same"
+        elif before != after and name not in ("model", "lora"):
+            numbers = isinstance(before, int | float) and isinstance(after, int | float)
+            yield f"{words} {before:g} → {after:g}" if numbers else f"{'other' if name == 'weights' else 'another'} {words}"
 
 
 # Which calls make them

@@ -10,11 +10,18 @@ from mask2dit.film_request import FilmRequest, ModelValues
 from mask2dit.production.folder import FilmFolder, this_process
 from mask2dit.production.given import Given, find_given
 from mask2dit.production.planning import Directions, FilmPlan, plan_film
-from mask2dit.production.record import FilmRecord, FilmSettings, MadeWith, ModelAsked, SceneInputs, SceneRecord, installed_versions
+from mask2dit.production.record import (
+    NOT_READ,
+    FilmRecord,
+    FilmSettings,
+    MadeWith,
+    ModelAsked,
+    SceneInputs,
+    SceneRecord,
+    installed_versions,
+)
 from mask2dit.storyboard import Storyboard
 from mask2dit.video_shape import VideoShape
-
-NOT_READ = "not read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Prepared:
         """Whether anything is to be made or decoded."""
         shown = [self.record.take(scene.number, scene.take) for _, scene in self.record.shown]
         scale = self.record.display_scale
-        seen = all(take and take.display_scale == scale and self.folder.take_video(take).exists() for take in shown)
+        seen = all(take and self.folder.has_video(take, scale) for take in shown)
         return bool(self.plan.reasons) or not seen
 
     @property
@@ -52,9 +59,9 @@ class Prepared:
         earlier, record = self.earlier, self.record
         if earlier is None or earlier.status != "complete" or self.plan.reasons or earlier.joined != record.composition:
             return False
-        same = (earlier.scenes, earlier.storyboard) == (record.scenes, record.storyboard)
+        same = (earlier.scenes, earlier.storyboard) == (record.scenes, record.storyboard) and not self.needs_model
         files = [*self.folder.results(self.directions.subtitles), *self.folder.shown([number for number, _ in record.shown])]
-        return same and all(path.exists() for path in files)
+        return same and all(path.exists() and path.stat().st_size for path in files)
 
     def lines(self) -> list[str]:
         """What will be done and why, for a person."""
@@ -80,10 +87,12 @@ def prepare(
 
     Raises StoryboardError or InputError.
     """
-    storyboard, given = find_given(storyboard, Path(base), values.fps, values.compression.temporal)
-    request = check(unskipped(storyboard))
     film_folder = FilmFolder(folder)
     earlier = film_folder.check(directions.fresh)
+    storyboard, given = find_given(storyboard, Path(base), values.fps, values.compression.temporal, earlier)
+    request = check(unskipped(storyboard))
+    if earlier is not None and earlier.fresh and earlier.status != "complete":
+        directions = replace(directions, fresh=False)  # it goes on
     with_what, wanted = made_with(request, earlier), wanted_scenes(storyboard, request, settings, given)
     if earlier is not None and not (directions.fresh or directions.stay):
         _check_same_film(film_folder, earlier, storyboard, wanted)
@@ -109,6 +118,7 @@ def prepare(
         display_scale=film.choose_scale(request.height, settings.display_scale),
         scenes=plan.scenes,
         takes=tuple(take.model_copy(update={"set_aside": True}) for take in takes) if directions.fresh else takes,
+        fresh=directions.fresh or (earlier is not None and earlier.fresh and earlier.status != "complete"),
         joined=earlier.joined if earlier else (),
         storyboard=board.to_data(),
         versions=installed_versions(),

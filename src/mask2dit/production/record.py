@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +19,7 @@ from mask2dit.storyboard import LARGEST_SEED
 from mask2dit.video_shape import check_num_frames
 
 FORMAT = 2
+NOT_READ = "not read"  # of weights, before they are loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,11 @@ class KnownScene(_Record):
 
 
 class Take(_Record):
-    """One making of a scene: its files lie in takes/ and never change.
+    """One making of a scene: its files lie in takes/.
 
     `scene`: the scene's own number. `jointly`: own numbers of the scenes made in the same call, `known`: those that were known there.
-    `latents`: digest of the file. `display_scale`: that of its video, None while there is none. `set_aside`: not to be taken up by itself.
+    `latents`: digest of the file. `display_scale`, `video_bytes`: of its video, None while there is none; at another scale the video is
+    made anew from the latents, which never change. `set_aside`: not to be taken up by itself.
     """
 
     scene: int
@@ -126,6 +129,7 @@ class Take(_Record):
     known: tuple[KnownScene, ...] = ()
     latents: str
     display_scale: int | None = None
+    video_bytes: int | None = None
     set_aside: bool = False
     versions: dict[str, str] = {}
 
@@ -158,11 +162,15 @@ class FilmRecord(_Record):
     asked: ModelAsked
     made_with: MadeWith
     display_scale: int
+    fresh: bool = False
+    """Made with every scene again; while that goes on, takes from before are set aside."""
     scenes: tuple[SceneRecord, ...]
     takes: tuple[Take, ...] = ()
     joined: tuple[tuple[int, int, int, int], ...] = ()
     """What film.mp4 consists of: scene number in the storyboard, own number, take, display scale."""
     storyboard: dict[str, Any]
+    before: dict[str, Any] | None = None
+    """What storyboard.yaml held when the film was complete and that file was still to be written; None at any other time."""
     versions: dict[str, str]
     timings_seconds: dict[str, float] = {}
     check: FilmCheck | None = None
@@ -207,3 +215,9 @@ def digest_of(facts: Mapping[str, Any]) -> str:
 def digest_of_bytes(content: bytes) -> str:
     """A short name for the content of a file."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def digest_of_file(path: Path) -> str:
+    """The same, of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
