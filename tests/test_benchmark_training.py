@@ -48,6 +48,7 @@ def check_laws(found: dict[str, Any], dtype: str = "float32", kind: str = "model
         assert found[f"{kind}_share_of_{shape}"] == pytest.approx(per_second / found[f"matmul_{dtype}_{shape}_gflop_per_second"])
 
 
+@pytest.mark.slow
 def test_every_setting_obeys_the_laws(benchmark: ModuleType, model_folder: Path, cache: Path, tmp_path: Path) -> None:
     found = {}
     for name in ("full", "cache", "checkpointed", "lora", "bfloat16"):

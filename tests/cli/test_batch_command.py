@@ -156,6 +156,7 @@ def test_a_full_disk_ends_the_batch(batch: Command, monkeypatch: pytest.MonkeyPa
     assert "error: fox: films/fox/film.mp4: cannot be written (No space left on device)" in result.stderr
 
 
+@pytest.mark.slow
 def test_each_film_is_kept_in_memory_as_it_would_be_by_itself(batch: Command, model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The large one goes first, with less kept; then the model is loaded once more, for the others."""
     monkeypatch.setattr(loading, "folder_needs", cache(loading.folder_needs))  # it counts for a second

@@ -100,7 +100,7 @@ def ladder(board: Storyboard) -> list[int]:
     return [peak for _, peak in choose_memory(builtin_model(), None, device=CPU, dtype=torch.float32, shape=shape).ladder]
 
 
-@pytest.mark.parametrize("rung", [0, 2, -1])
+@pytest.mark.parametrize("rung", [pytest.param(0, marks=pytest.mark.slow), 2, pytest.param(-1, marks=pytest.mark.slow)])
 def test_memory_is_chosen_as_the_loader_chooses(rung: int, board: Storyboard) -> None:
     folder, limit = builtin_model(), ladder(board)[rung]
     found = forecast_of(None, board, Room(limit, asked=True))

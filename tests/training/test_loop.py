@@ -99,7 +99,8 @@ def test_training_brings_the_loss_down(model: Path, tmp_path: Path) -> None:
     assert sum(found[-10:]) < 0.8 * sum(found[:10])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow  # processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(model: Path, tmp_path: Path, number: int) -> None:
     wanted = recipe(model, num_steps=5, decay=0.5)
     whole = loop.train_diffusion(wanted, tmp_path / "whole", Paper())
@@ -138,6 +139,7 @@ def test_averages_are_what_is_exported(model: Path, tmp_path: Path) -> None:
     assert all(not torch.equal(value, made[0.9][key]) for key, value in made[None].items() if value.ndim > 1)
 
 
+@pytest.mark.slow
 def test_micro_batches_change_nothing_but_rounding(model: Path, tmp_path: Path) -> None:
     for micro in (None, 1, 3):
         loop.train_diffusion(recipe(model, micro_batch_size=micro), tmp_path / str(micro), Paper())

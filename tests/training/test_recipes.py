@@ -53,6 +53,7 @@ def test_two_steps_on_real_files(name: str, model: Path, videos: Path, tmp_path:
     assert pipeline(["a red fox"], num_inference_steps=1, num_frames=5, output_type="latent").scenes[0].isfinite().all()
 
 
+@pytest.mark.slow
 def test_bad_clips_are_skipped_counted_and_do_not_disturb_a_resumed_run(model: Path, videos: Path, tmp_path: Path) -> None:
     names = sorted(path.name for path in (videos / "clips").iterdir())
     folder = shutil.copytree(videos, tmp_path / "videos")
