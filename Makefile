@@ -11,7 +11,7 @@ TORCH := $(shell sed -n 's/^torch==//p' requirements.txt)
 .PHONY: film test test-slow check setup playhouse clean
 
 film: $(READY)
-	$(VENV)/bin/mask2dit generate storyboards/fox.yaml -o films/fox --overwrite
+	$(VENV)/bin/mask2dit generate storyboards/fox.yaml -o films/fox --fresh
 
 test: $(READY)
 	$(RUN) -m pytest -n 2

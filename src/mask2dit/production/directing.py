@@ -44,7 +44,8 @@ def open_film(path: str | Path) -> Film:
     """Read a film folder. Raises InputError or StoryboardError."""
     folder = FilmFolder(path)
     record = folder.read_record()
-    is_written = folder.storyboard.exists() and (record.before is None or folder.storyboard_data() != record.before)
+    was_killed = record.status == "complete" and record.before is not None and folder.storyboard_data() == record.before
+    is_written = folder.storyboard.exists() and not was_killed
     storyboard = Storyboard.read(folder.storyboard) if is_written else Storyboard.from_data(record.storyboard)
     return Film(folder, storyboard, record)
 

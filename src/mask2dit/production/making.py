@@ -152,9 +152,11 @@ class _Making:
         except KeyboardInterrupt:
             self.stop("interrupted")
             raise FilmInterrupted(f"interrupted while {self.record.stage}; {self.state()}") from None
-        except OutputError as error:
+        except OSError as error:
             self.stop("failed")
-            raise OutputError(f"{error}; {self.state()}") from error
+            place = error.filename or self.folder.path
+            refused = f"{place}: cannot be written to ({error.strerror or error}); make room or choose another place"
+            raise OutputError(f"{error if isinstance(error, OutputError) else refused}; {self.state()}") from error
         except BaseException as error:
             self.stop("failed")
             if is_out_of_memory(error):
