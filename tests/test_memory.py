@@ -113,6 +113,7 @@ def test_tiles_have_the_size_of_the_film(size: tuple[int, int]) -> None:
     assert decode_latents(vae, scene, scene.device).shape == (1, 3, size[0] // 4 * 4, size[1] // 4 * 4 + 8)
 
 
+@pytest.mark.slow
 def test_adapters_go_into_weights_of_8_bits(model_folder: Path, tmp_path: Path) -> None:
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict

@@ -55,6 +55,7 @@ def test_a_bad_storyboard_does_not_stop_the_others(batch: Command) -> None:
     assert Path("films/owl/photo.jpg").read_bytes() == b"sun" and "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_variants_have_the_next_seeds_and_the_same_command_makes_nothing_again(batch: Command) -> None:
     Path("stories/owl.yaml").write_text("title: The owl\nscenes: [{prompt: an owl flies, seed: 4}]")
     words = ("stories", "--variants", 2, "--seed", 5)
@@ -72,6 +73,7 @@ def test_variants_have_the_next_seeds_and_the_same_command_makes_nothing_again(b
     assert "1 made, 2 unchanged, 1 left out in " in batch(*words).stdout
 
 
+@pytest.mark.slow
 def test_a_film_of_a_batch_is_the_film_that_generate_makes(batch: Command, command: Command, model_folder: Path) -> None:
     assert batch("stories/owl.yaml", "--steps", 3, "--subtitles").exit_code == 0
     words = ("--model", model_folder, "--display-scale", 1, "--frames", 1, "--steps", 3, "--subtitles")
@@ -125,6 +127,7 @@ def test_without_ray_the_line_says_what_to_install(batch: Command, monkeypatch: 
     assert not Path("films").exists()
 
 
+@pytest.mark.slow
 def test_control_c_ends_with_the_table_and_the_same_command_goes_on(batch: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from mask2dit.production.making import _Making
 

@@ -42,6 +42,7 @@ def test_memory_says_what_it_chose_and_why(command: Command, model_folder: Path)
     assert torch.equal(latents("films/roomy"), latents("films/plain"))
 
 
+@pytest.mark.slow
 def test_captions_are_encoded_before_anything_else_is_loaded(command: Command, model_folder: Path, tmp_path: Path) -> None:
     small = ("--model", model_folder, "--display-scale", 1)
     made(command("generate", STORY, "-o", "films/plain", *small))

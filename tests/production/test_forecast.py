@@ -73,6 +73,7 @@ def test_scenes_of_their_own_length_have_lines_of_their_own(model_folder: Path) 
     assert row(unguided, "steps") == "2, without guidance: one prediction in each" and unguided.num_predictions == 2
 
 
+@pytest.mark.slow
 def test_lines_are_short(board: Storyboard, model_folder: Path) -> None:
     for room in (ROOM, Room(GIB // 8, asked=True), Room(GIB, asked=True, weights="int8")):
         told = [line for line in report(forecast_of(None, board, room)) if not line.startswith(("note: ", "problem: "))]
@@ -157,6 +158,7 @@ def test_time_is_steps_and_scenes(model_folder: Path, board: Storyboard) -> None
     assert min(seconds.values()) > 0 and "calls of its networks" in timing.source
 
 
+@pytest.mark.slow
 def test_measured_rates_agree_with_whole_networks() -> None:
     """Within an order of magnitude, on a machine that does other things as well."""
     subject = find_subject(None)

@@ -261,6 +261,7 @@ def test_a_damaged_video_is_decoded_again(pipeline: Mask2DiTPipeline, board: Sto
     assert files_in(finished)["film.mp4"] == before["film.mp4"]
 
 
+@pytest.mark.slow
 def test_a_fresh_film_that_was_stopped_goes_on(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:
     """By the same command as well as by one without --fresh; and directions make what is missing."""
     longer = board.with_scenes([*board.scenes, board.scenes[0]])

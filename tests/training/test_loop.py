@@ -121,6 +121,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(model: Path, tmp_path:
         assert torch.equal(value, weights(halves)[key]), key
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_finished_one(model: Path, tmp_path: Path) -> None:
     loop.train_diffusion(recipe(model, num_steps=2), tmp_path / "a", Paper())
     loop.train_diffusion(recipe(model, num_steps=4), tmp_path / "a", Paper())
@@ -128,6 +129,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(model: Path, tmp_path: Path) -
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_averages_are_what_is_exported(model: Path, tmp_path: Path) -> None:
     made = {
         decay: weights(
@@ -147,6 +149,7 @@ def test_micro_batches_change_nothing_but_rounding(model: Path, tmp_path: Path) 
         assert losses(tmp_path / str(micro)) == pytest.approx(losses(tmp_path / "None"), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_nothing_and_bfloat16_little(model: Path, tmp_path: Path) -> None:
     for name, changes in {"plain": {}, "checkpointed": {"gradient_checkpointing": True}, "bf16": {"precision": "bfloat16"}}.items():
         loop.train_diffusion(recipe(model, **changes), tmp_path / name, Paper())
@@ -228,6 +231,7 @@ def test_only_the_newest_checkpoints_are_kept_and_half_a_checkpoint_is_none(mode
     assert run.finished_steps() == 4 and not (folder / "step-000009.part").exists()
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_loses_no_checkpoint(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mask2dit.training import checkpoints
 
