@@ -18,6 +18,7 @@ from production.filming import Watched, files_in
 STEPS = 2
 SETTINGS = FilmSettings(num_inference_steps=STEPS, num_frames=1, display_scale=1)
 STORY = Storyboard.from_text("a fox; a bear; an owl; a fish", title="Four")  # one scene more than the window: two calls
+pytestmark = pytest.mark.slow
 SOME, ALL = 61, 2  # after one write is before the next: with both, every second write meets every state of the disk
 WRITES = (("os", "replace"), ("os", "link"), ("pathlib.Path", "unlink"), ("pathlib.Path", "mkdir"))
 

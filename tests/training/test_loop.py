@@ -26,6 +26,8 @@ from mask2dit.training.stopping import TrainingStopped
 CPU = torch.device("cpu")
 KNOWN = {"none": 0.4, "all-but-last": 0.3, "random": 0.3}
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 class Paper:
     """A screen that remembers."""
