@@ -10,6 +10,7 @@ import mask2dit
 PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
     {"errors", "amounts"},
+    {"files"},
     {"storyboard", "scene_layout", "video_shape", "chat"},
     {"foreign_storyboards", "storyboard_writer"},
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},

@@ -6,10 +6,8 @@ make of it (sizes, caption lengths, how many scenes at once) is the pipeline's b
 
 import difflib
 import json
-import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +16,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from mask2dit.errors import OutputError, StoryboardError
+from mask2dit.errors import StoryboardError
+from mask2dit.files import written_aside
 
 LARGEST_FILE = 16 * 2**20  # bytes; a longer "storyboard" is a video that was named by mistake
 LONGEST_SCENE_SECONDS = 3600.0  # guards against 1e300, not against ambition
@@ -134,10 +133,10 @@ class Storyboard(BaseModel):
         """Check what a file or a program holds; `source` is named in errors."""
         try:
             if not isinstance(data, Mapping):
-                raise StoryboardError(f"got {_describe(data)}, expected a mapping with the key scenes; begin with `scenes:`")
+                raise StoryboardError(f"got {describe_value(data)}, expected a mapping with the key scenes; begin with `scenes:`")
             odd = [key for key in data if not isinstance(key, str)]
             if odd:
-                raise StoryboardError(f"got the unknown key {_describe(odd[0])}, expected {_listed(cls)}; remove it")
+                raise StoryboardError(f"got the unknown key {describe_value(odd[0])}, expected {_listed(cls)}; remove it")
             return cls(**data)
         except StoryboardError as error:
             raise StoryboardError(f"{source}: {error}" if source else str(error)) from None
@@ -159,10 +158,10 @@ class Storyboard(BaseModel):
     def read(cls, path: str | Path) -> Self:
         """Read YAML or JSON: by suffix, else by the first character."""
         path = Path(path)
-        text = _read_text(path)
+        text = read_text(path)
         is_json = path.suffix.lower() == ".json" or (path.suffix.lower() not in (".yaml", ".yml") and text.lstrip()[:1] in ("{", "["))
         try:
-            data = _parse_json(text) if is_json else _parse_yaml(text)
+            data = parse_json(text) if is_json else parse_yaml(text)
         except StoryboardError as error:
             raise StoryboardError(f"{path}: {error}") from None
         return cls.from_data(data, source=str(path))
@@ -171,15 +170,8 @@ class Storyboard(BaseModel):
         """Write YAML, or JSON where the name says so; an existing file is replaced only by a complete one."""
         path = Path(path)
         text = self.to_json() if path.suffix.lower() == ".json" else self.to_yaml()
-        part = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path) as part:
             part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}; choose another place or make room") from None
 
     def to_data(self) -> dict[str, Any]:
         """Plain values with defaults left out, in the order of the file."""
@@ -263,13 +255,13 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _sentence(mistake: ErrorDetails) -> str:
-    loc, kind, got = mistake["loc"], mistake["type"], _describe(mistake["input"])
+    loc, kind, got = mistake["loc"], mistake["type"], describe_value(mistake["input"])
     if kind == "extra_forbidden":
         model = Scene if loc[0] == "scenes" else Storyboard
         key = str(loc[-1])
         near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]!r}?" if near else "remove it"
-        return f"{_place(loc[:-1])}got the unknown key {_describe(key)}, expected {_listed(model)}; {remedy}"
+        return f"{_place(loc[:-1])}got the unknown key {describe_value(key)}, expected {_listed(model)}; {remedy}"
     if kind == "remember":
         found = mistake["ctx"]
         scene = "" if found["place"] is None else f"scene {found['place'] + 1}, "
@@ -283,7 +275,8 @@ def _sentence(mistake: ErrorDetails) -> str:
         got = "nothing"
     if loc[0] == "characters" and len(loc) > 1:
         what = "name" if loc[-1] == "[key]" else "description"
-        return f"character {_describe(loc[1])}: got {got}, expected a {what}; write `Name: description`, with quotes where YAML needs them"
+        remedy = "write `Name: description`, with quotes where YAML needs them"
+        return f"character {describe_value(loc[1])}: got {got}, expected a {what}; {remedy}"
     if loc[0] == "scenes" and len(loc) == 2:
         return f"{_place(loc)}got {got}, expected a mapping with a prompt; write `- prompt: …`"
     expected, remedy = _EXPECTED[str(loc[-1])]
@@ -301,7 +294,7 @@ def _listed(model: type[BaseModel]) -> str:
     return f"{', '.join(most)} or {last}"
 
 
-def _describe(value: object) -> str:
+def describe_value(value: object) -> str:
     """A wrong value in a few words: containers are named only, since aliases in YAML can make them endless."""
     if value is None:
         return "nothing"
@@ -328,7 +321,7 @@ def _shortened(text: str) -> str:
 # Files: bytes → plain values.
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     expected = "expected a storyboard in YAML or JSON"
     try:
         with path.open("rb") as file:
@@ -358,7 +351,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"got the key {_describe(key.value)} twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"got the key {describe_value(key.value)} twice", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
@@ -380,7 +373,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     remedy = "expected YAML; check quotes, colons and indentation"
     try:
         return yaml.load(text, Loader=_Loader)
@@ -400,14 +393,14 @@ def _parse_yaml(text: str) -> Any:
         raise StoryboardError(f"{_shortened(' '.join(str(error).split()))}, {remedy}") from None
 
 
-def _parse_json(text: str) -> Any:
+def parse_json(text: str) -> Any:
     remedy = "expected JSON; check quotes, commas and brackets"
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = [name for name in names if names.count(name) > 1] if len(set(names)) < len(names) else []
         if twice:
-            raise StoryboardError(f"got the key {_describe(twice[0])} twice, {remedy}")
+            raise StoryboardError(f"got the key {describe_value(twice[0])} twice, {remedy}")
         return dict(pairs)
 
     try:

@@ -7,9 +7,8 @@ frames show, and how large they should be, is decided elsewhere (film, productio
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -26,7 +25,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from mask2dit.errors import InputError, OutputError
+from mask2dit.errors import InputError
+from mask2dit.files import written_aside
 
 Frame = NDArray[np.uint8]
 
@@ -37,26 +37,6 @@ TIMESTAMP_TOLERANCE = 1e-3  # seconds; Matroska rounds to milliseconds
 FAST_START = {"movflags": "+faststart"}  # the index before the pictures: a browser plays while it loads
 _BT709_PRIMARIES = 1
 _BT709_TRANSFER = 1
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Give a name to write to beside `path`; it takes the place of `path` when the block ends well, and vanishes otherwise.
-
-    Raises OutputError, naming `path`, where the system refuses.
-    """
-    part = path.with_name(f".{path.stem}.part{path.suffix}")  # the suffix stays: writers choose the format by it
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); make room or choose another place") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def write_video(path: str | Path, frames: Iterable[Frame], fps: float | Fraction) -> int:
@@ -133,6 +113,12 @@ def read_video(path: str | Path, fps: float | Fraction | None = None) -> Frame:
     """Read a whole video as [T, Y, X, 3]: at each tick of `fps` (None: the file's own mean rate) the picture shown then."""
     with open_video(path) as video:
         return np.stack(list(video.frames(fps)))
+
+
+def read_first_frame(path: str | Path) -> Frame:
+    """The first picture of a video, [Y, X, 3]; no more of it is decoded."""
+    with open_video(path) as video:
+        return next(video.frames())
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from mask2dit import film
 from mask2dit.errors import InputError, Mask2DiTError, OutputError, StoryboardError
+from mask2dit.files import written_aside
 from mask2dit.loading import load_pipeline
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.production import Directions, FilmInterrupted, FilmSettings, ModelAsked, make_film, scene_generator
 from mask2dit.storyboard import Storyboard
-from mask2dit.video_files import read_video, written_aside
+from mask2dit.video_files import read_video
 from production.filming import SETTINGS, STEPS, Watched, files_in, press_control_c
 
 ALL_STAGES = ["encoding", "denoising", "decoding", "joining"]

@@ -2,9 +2,10 @@
 
 import tempfile
 import time
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,14 +16,19 @@ from mask2dit.cli.generate import slug
 from mask2dit.errors import InputError
 
 if TYPE_CHECKING:
-    from mask2dit.production import Directions
+    from mask2dit.production import Directions, FilmSettings
     from mask2dit.production.directing import Film
+    from mask2dit.production.footage import Shot
     from mask2dit.storyboard import Storyboard
 
 FOOTAGE = "For a video that was not made here"
 
 
+FOR_FILMS = ("source", "prompt", "dry_run", "offline", "memory", "device")
+
+
 def extend(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A film's folder, or a video.", show_default=False)],
     prompt: Annotated[list[str], typer.Option(help="What a new scene shows; may be given several times.", show_default=False)],
     dry_run: filming.DryRun = False,
@@ -57,56 +63,74 @@ def extend(
     A video that was not made here is cut into its scenes, of which each needs a caption, and goes on in a new folder.
     """
     if source.is_dir():
-        own = {"--captions": captions, "--cuts": cuts, "--output": output, "--seed": seed, "--steps": steps, "--guidance": guidance}
-        own |= {"--height": height, "--width": width, "--display-scale": display_scale, "--model": model, "--revision": revision}
-        own |= {
-            "--inp": inp or None,
-            "--lora": lora,
-            "--plan": plan,
-            "--weights": None if weights == "plain" else weights,
-            "--dtype": dtype,
-        }
-        given = [name for name, value in own.items() if value is not None]
+        given = [name for name in context.params if name not in FOR_FILMS and film.was_given(context, name)]
         if given:
-            raise InputError(f"{given[0]}: is for a video, and {source} is a film's folder, which goes on as it was made; leave it out")
-
-        def change(opened: "Film") -> "tuple[Storyboard, Directions]":
-            from mask2dit.production import Directions
-            from mask2dit.production.directing import inserted
-
-            return inserted(opened, len(opened.storyboard.scenes), prompt), Directions(stay=True)
-
-        filming.direct(source, change, offline=offline, memory=memory, device=device, dry_run=dry_run)
+            option = f"--{given[0].replace('_', '-')}"
+            raise InputError(f"{option}: is for a video, and {source} is a film's folder, which goes on as it was made; leave it out")
+        _extend_film(source, prompt, offline=offline, memory=memory, device=device, dry_run=dry_run)
         return
     if not source.exists():
         raise InputError(f"{source}: there is no such file, expected a film's folder or a video; check the name")
     if captions is None:
-        raise InputError(
-            f"--captions: got none, expected what the scenes of {source} show, with ';' between; for example --captions \"a fox walks\""
-        )
-    began = time.perf_counter()
+        raise InputError(f"--captions: got none, expected what the scenes of {source} show; write them with ';' between")
 
     from mask2dit.cli.progress import shown_notes
 
-    with shown_notes() as console, tempfile.TemporaryDirectory() as clips:
-        from mask2dit.model_folder import model_values
-        from mask2dit.production import Directions, FilmSettings, ModelAsked
-        from mask2dit.production.footage import check_captions, cut_footage, find_shots
-        from mask2dit.storyboard import Storyboard
-        from mask2dit.video_shape import VideoShape
+    with shown_notes() as console:
+        from mask2dit.production import FilmSettings, ModelAsked
 
+        footage = Footage(source, [each.strip() for each in captions.split(";") if each.strip()], _seconds(cuts))
         settings = FilmSettings(seed or 0, height, width, steps, guidance, display_scale=display_scale)
-        shots = find_shots(source, _seconds(cuts))
-        said = [caption.strip() for caption in captions.split(";") if caption.strip()]
-        check_captions(shots, said)
-        work = filming.start(ModelAsked(model, revision, inp, lora, plan, dtype, weights), console, offline, memory, device)
-        values = model_values(work.chosen.folder)
-        shape = VideoShape(height or values.height, width or values.width, (1,), values.compression)  # checks the size
-        scenes, notes = cut_footage(source, shots, said, values, shape.height, shape.width, Path(clips))
+        asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
+        footage.check()
+        work = filming.start(asked, console, offline, memory, device)
+        _extend_footage(work, footage, prompt, output or Path("films") / slug(source.stem), settings, dry_run)
+
+
+def _extend_film(folder: Path, prompts: list[str], **machine: Any) -> None:
+    def change(opened: "Film") -> "tuple[Storyboard, Directions]":
+        from mask2dit.production import Directions
+        from mask2dit.production.directing import inserted
+
+        return inserted(opened, len(opened.storyboard.scenes), prompts), Directions(stay=True)
+
+    filming.direct(folder, change, **machine)
+
+
+@dataclass
+class Footage:
+    """A video that was not made here, what its scenes show, and where they begin if somebody said so."""
+
+    video: Path
+    captions: list[str]
+    cuts_seconds: list[float] | None
+    shots: "list[Shot]" = field(init=False)
+
+    def check(self) -> None:
+        """Find its scenes; raises InputError unless each has a caption."""
+        from mask2dit.production.footage import check_captions, find_shots
+
+        self.shots = find_shots(self.video, self.cuts_seconds)
+        check_captions(self.shots, self.captions)
+
+
+def _extend_footage(
+    work: filming.Filming, footage: Footage, prompts: list[str], folder: Path, settings: "FilmSettings", dry_run: bool
+) -> None:
+    """A film folder of given scenes and new ones."""
+    from mask2dit.model_folder import model_values
+    from mask2dit.production import Directions
+    from mask2dit.production.footage import cut_footage
+    from mask2dit.storyboard import Storyboard
+    from mask2dit.video_shape import VideoShape
+
+    began, values = time.perf_counter(), model_values(work.chosen.folder)
+    shape = VideoShape(settings.height or values.height, settings.width or values.width, (1,), values.compression)  # checks the size
+    with tempfile.TemporaryDirectory() as clips:
+        scenes, notes = cut_footage(footage.video, footage.shots, footage.captions, values, shape.height, shape.width, Path(clips))
         work.show([f"note: {note}" for note in notes])
-        board = Storyboard.from_captions(prompt, title=source.stem)
+        board = Storyboard.from_captions(prompts, title=footage.video.stem)
         board = board.with_scenes([*scenes, *board.scenes])
-        folder = output or Path("films") / slug(source.stem)
         if dry_run:
             typer.echo("\n".join(work.prepare(board, folder, settings, Directions(), Path(clips)).lines()))
             return

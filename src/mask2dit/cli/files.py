@@ -1,7 +1,5 @@
 """Result files of the small commands: none is replaced unless that was asked for, and none is left half written."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,14 +20,7 @@ def check_new(path: Path | None, overwrite: bool) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or none; half characters are written as escapes."""
-    from mask2dit.errors import OutputError
+    from mask2dit.files import written_aside
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}; choose another place or make room") from None

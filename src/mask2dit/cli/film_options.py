@@ -39,6 +39,12 @@ def read_storyboard(text: str) -> tuple["Storyboard", Path | None]:
     return (Storyboard.read(path), path) if is_file else (Storyboard.from_text(text), None)
 
 
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, and is not its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def is_film_folder(path: Path) -> bool:
     """Whether a film was made there."""
     try:

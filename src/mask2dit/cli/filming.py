@@ -42,6 +42,8 @@ class Filming:
     console: "Console"
     offline: bool = False
     pipeline: "Mask2DiTPipeline | None" = field(default=None, init=False)
+    found_complete: bool = field(default=False, init=False)
+    """Whether the film made last was there already."""
 
     def prepare(self, board: "Storyboard", folder: Path, settings: "FilmSettings", directions: "Directions", base: Path) -> "Prepared":
         """Set what is asked beside what is there; raises for a mistake. No weights are read."""
@@ -67,7 +69,8 @@ class Filming:
         from mask2dit.production import arrange_film, make_film
 
         prepared = self.prepare(board, folder, settings, directions, base)
-        if prepared.earlier is not None and not prepared.is_complete:
+        self.found_complete = prepared.is_complete
+        if prepared.earlier is not None and not self.found_complete:
             self.show(prepared.lines())
         if not prepared.needs_model:
             return self._shown(lambda progress: arrange_film(prepared, progress))

@@ -76,8 +76,8 @@ def generate(
         if dry_run:
             typer.echo("\n".join(work.prepare(board, folder, settings, directions, base).lines()))
             return
-        was_there = work.prepare(board, folder, settings, directions, base).is_complete
         record = work.make(board, folder, settings, directions, base)
+        was_there = work.found_complete
         if retry_below is not None:
             record = work.retry(record, folder, retry_below, retries)
     made = "Nothing changed; nothing made (--fresh makes it again)" if was_there else f"Made in {time.perf_counter() - began:.1f} s"

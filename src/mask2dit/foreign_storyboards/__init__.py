@@ -15,7 +15,7 @@ from mask2dit.foreign_storyboards.holocine import HoloCine, HoloCineString
 from mask2dit.foreign_storyboards.prompt_list import CONTAINERS, PromptList
 from mask2dit.foreign_storyboards.storymem import StoryMem
 from mask2dit.foreign_storyboards.wan2gp import Wan2GP
-from mask2dit.storyboard import Storyboard, _describe, _parse_json, _parse_yaml, _read_text
+from mask2dit.storyboard import Storyboard, describe_value, parse_json, parse_yaml, read_text
 
 __all__ = ["FORMATS", "Exported", "Imported", "parse_foreign", "read_foreign", "write_foreign"]
 
@@ -34,7 +34,7 @@ def read_foreign(path: str | Path, format: str = "auto", fps: float | None = Non
     """
     path = Path(path)
     try:
-        return parse_foreign(_read_text(path), format, fps, suffix=path.suffix)
+        return parse_foreign(read_text(path), format, fps, suffix=path.suffix)
     except StoryboardError as error:
         raise StoryboardError(str(error) if str(error).startswith(f"{path}: ") else f"{path}: {error}") from None
 
@@ -72,7 +72,7 @@ def write_foreign(board: Storyboard, format: str, fps: float | None = None) -> E
 
 def _format(name: str) -> ForeignFormat:
     if name not in FORMATS:
-        raise InputError(f"format: got {_describe(name)}, expected {', '.join(FORMATS)}; choose one of them")
+        raise InputError(f"format: got {describe_value(name)}, expected {', '.join(FORMATS)}; choose one of them")
     return FORMATS[name]
 
 
@@ -86,19 +86,19 @@ def _values(text: str, suffix: str) -> Any:
     begins_as_json = text.lstrip()[:1] in ("{", "[") and not _TAG.match(text.lstrip())
     if begins_as_json or suffix == ".json":
         try:
-            return _parse_json(text)
+            return parse_json(text)
         except StoryboardError:
             try:
-                data = _parse_yaml(_COMMENT_LINES.sub("", text).replace("\t", "  "))
+                data = parse_yaml(_COMMENT_LINES.sub("", text).replace("\t", "  "))
             except StoryboardError:
                 data = None
             if not isinstance(data, Mapping | list):
                 raise
             return data
     if suffix in (".yaml", ".yml"):
-        return _parse_yaml(text)
+        return parse_yaml(text)
     try:
-        data = _parse_yaml(text) if _FIRST_KEYS.search(text) else None
+        data = parse_yaml(text) if _FIRST_KEYS.search(text) else None
     except StoryboardError:
         return None
     is_list = isinstance(data, list) and any(isinstance(item, Mapping) and "prompt" in item for item in data)
@@ -108,4 +108,4 @@ def _values(text: str, suffix: str) -> Any:
 def _contents(data: Any) -> str:
     if isinstance(data, Mapping) and data:
         return f"a mapping with {keys_left_out(data, ())[0].removeprefix('left out: ')}"
-    return _describe(data)
+    return describe_value(data)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mask2dit.errors import InputError, StoryboardError
-from mask2dit.storyboard import Scene, Storyboard, _describe
+from mask2dit.storyboard import Scene, Storyboard, describe_value
 from mask2dit.video_shape import nearest_num_frames, num_frames_for
 
 SHOWN = 6
@@ -58,21 +58,21 @@ class ForeignFormat(Protocol):
 def written_text(value: object, place: str) -> str:
     """A text that must be there."""
     if not isinstance(value, str) or not value.strip():
-        raise StoryboardError(f"{place}: got {_describe(value)}, expected a text that says what is seen; write one")
+        raise StoryboardError(f"{place}: got {describe_value(value)}, expected a text that says what is seen; write one")
     return value.strip()
 
 
 def filled_list(value: object, place: str, of: str) -> list[Any]:
     """A list that must hold something."""
     if not isinstance(value, list) or not value:
-        raise StoryboardError(f"{place}: got {_describe(value)}, expected a list of {of}; check that the file is whole")
+        raise StoryboardError(f"{place}: got {describe_value(value)}, expected a list of {of}; check that the file is whole")
     return value
 
 
 def mapping(value: object, place: str, keys: str) -> Mapping[str, Any]:
     """A mapping that must be there."""
     if not isinstance(value, Mapping):
-        raise StoryboardError(f"{place}: got {_describe(value)}, expected a mapping with {keys}; check that the file is whole")
+        raise StoryboardError(f"{place}: got {describe_value(value)}, expected a mapping with {keys}; check that the file is whole")
     return value
 
 

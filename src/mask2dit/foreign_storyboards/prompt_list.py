@@ -19,7 +19,7 @@ from mask2dit.foreign_storyboards.common import (
     seconds,
     written_text,
 )
-from mask2dit.storyboard import Scene, Storyboard, _describe
+from mask2dit.storyboard import Scene, Storyboard, describe_value
 
 CONTAINERS = ("scenes", "shots", "prompts", "timeline", "segments", "storyboard")
 BESIDE = ("title", "characters", "remember")
@@ -75,8 +75,8 @@ def _seconds(value: object, place: str) -> float:
     if match:
         return float(match.group(1))
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise StoryboardError(f"{place}: got {_describe(value)}, expected seconds; write for example 4.5")
+        raise StoryboardError(f"{place}: got {describe_value(value)}, expected seconds; write for example 4.5")
     try:
         return float(value)
     except OverflowError:
-        raise StoryboardError(f"{place}: got {_describe(value)}, expected seconds; write for example 4.5") from None
+        raise StoryboardError(f"{place}: got {describe_value(value)}, expected seconds; write for example 4.5") from None

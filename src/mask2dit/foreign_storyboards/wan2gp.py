@@ -12,7 +12,7 @@ from typing import Any
 
 from mask2dit.errors import StoryboardError
 from mask2dit.foreign_storyboards.common import Source, left_out, length_of, scenes_named, shortened
-from mask2dit.storyboard import Storyboard, _describe
+from mask2dit.storyboard import Storyboard, describe_value
 
 _COMMANDS = re.compile(r"\[\s*/([^\]]*)\]")
 _NEXT_COMMAND = re.compile(r",\s*/")
@@ -74,7 +74,7 @@ def _windows(text: str) -> tuple[list[str], list[str]]:
         line = line.strip()
         if line.startswith("!"):
             raise StoryboardError(
-                f"Wan2GP, line {number}: got a macro {_describe(line)}, expected prompts; put its values in and remove the line"
+                f"Wan2GP, line {number}: got a macro {describe_value(line)}, expected prompts; put its values in and remove the line"
             )
         if not line:
             paragraphs.append([])
@@ -100,7 +100,7 @@ def _length(duration: str, place: str, fps: float | None) -> tuple[dict[str, Any
         return {}, ""
     match = _DURATION.fullmatch(duration.lower())
     if match is None or float(match[1]) == 0:
-        raise StoryboardError(f"{place}: got the duration {_describe(duration)}, expected for example 4s, 97 or 20%; correct it")
+        raise StoryboardError(f"{place}: got the duration {describe_value(duration)}, expected for example 4s, 97 or 20%; correct it")
     amount = float(match[1])
     if match[2] == "s":
         return {"duration_seconds": amount}, ""

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,10 +18,11 @@ import numpy as np
 
 from mask2dit import film
 from mask2dit.errors import InputError, Mask2DiTError, OutputError
+from mask2dit.files import written_aside
 from mask2dit.production.folder import FilmFolder
 from mask2dit.production.record import FilmRecord
 from mask2dit.storyboard import Storyboard
-from mask2dit.video_files import Frame, open_video, written_aside
+from mask2dit.video_files import read_first_frame
 
 FORMAT = 1
 RECORD, OVERVIEW = "batch.json", "overview.png"
@@ -288,17 +288,12 @@ def _row(outcome: Outcome) -> film.SheetRow:
     folder = FilmFolder(outcome.job.folder)
     record = folder.read_record()
     numbers = [number for number, _ in record.shown]
-    pictures = [_first_frame(folder.scene_video(numbers[index])) for index in _spread(len(numbers), film.PICTURES_PER_ROW)]
+    pictures = [read_first_frame(folder.scene_video(numbers[index])) for index in _spread(len(numbers), film.PICTURES_PER_ROW)]
     seeds = list(dict.fromkeys(str(scene.inputs.seed) for _, scene in record.shown if scene.inputs.given is None))
     facts = [f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}"] if seeds else []
     facts += [_count(len(numbers), "scene"), f"{record.duration_seconds:.1f} s"]
     facts += [f"SCA {outcome.sca:.3f}"] if outcome.sca is not None else []
     return film.SheetRow(pictures, f"{outcome.job.name}: {record.title}", "  ·  ".join(facts))
-
-
-def _first_frame(path: Path) -> Frame:
-    with open_video(path) as video:
-        return next(islice(video.frames(), 1))
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -20,10 +20,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mask2dit.errors import InputError, OutputError, StoryboardError
+from mask2dit.files import written_aside
 from mask2dit.production.record import FORMAT, FilmRecord, Process, Take, digest_of_bytes, digest_of_file
 from mask2dit.stepper import DenoisingState
 from mask2dit.storyboard import Storyboard
-from mask2dit.video_files import written_aside
 
 
 class FilmFolder:

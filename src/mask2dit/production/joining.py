@@ -17,7 +17,7 @@ from mask2dit.production.page import CutRow, PageCheck, PageData, PageScene, Pag
 from mask2dit.production.planning import list_scenes
 from mask2dit.production.record import FilmRecord, SceneRecord, Take
 from mask2dit.production.timeline import Clip, Timeline, edl, otio, srt
-from mask2dit.video_files import Frame, join_videos, read_video
+from mask2dit.video_files import Frame, join_videos, read_first_frame, read_video
 
 
 def join(folder: FilmFolder, record: FilmRecord, step_done: Callable[[], None], *, subtitles: bool) -> FilmCheck:
@@ -129,7 +129,7 @@ def _page_take(folder: FilmFolder, number: int, take: Take, current: bool) -> Pa
         label=f"take {take.number}, seed {take.inputs.seed}",
         current=current,
         video=folder.name(video) if video.exists() else None,
-        still=stills(read_video(video, take.made_with.fps), 1)[0] if video.exists() else None,
+        still=stills(read_first_frame(video)[None], 1)[0] if video.exists() else None,
         command="" if current else shlex.join(words),
     )
 

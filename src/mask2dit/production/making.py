@@ -168,6 +168,8 @@ class _Making:
     def run(self) -> FilmRecord:
         if self.prepared.is_complete and self.prepared.earlier:
             self.folder.write_storyboard(self.prepared.storyboard)
+            if self.prepared.earlier.asked != self.record.asked:  # the same weights by another name or stamp: known next time
+                self.folder.write_record(self.prepared.earlier.model_copy(update={"asked": self.record.asked}))
             return self.prepared.earlier
         self._settle()
         self._take_given()
@@ -236,8 +238,7 @@ class _Making:
             captions, negative = [each.caption for each in inputs], [each.negative_prompt for each in inputs]
             rows = torch.cat(self.pipeline.encode_prompt(captions, negative))
             self.rows = dict(zip((*captions, *negative), rows, strict=True))
-            if self.prepared.directions.preview:
-                self.preview = RgbPreview.fit(self.pipeline)
+            self.preview = RgbPreview.fit(self.pipeline)
             self.progress.step()
 
     def _make(self, call: Call, candidate: SceneRecord | None = None) -> list[Take]:

@@ -23,8 +23,7 @@ class Directions:
     """How a film is made, beside what is in it.
 
     `fresh`: every scene again. `stay`: what is made stays, whatever it was made with. `again`: indices of scenes to be made again even
-    though their inputs are the same. `chosen`: index of a scene and the take that it shows. `subtitles`: write film.srt, too. `preview`:
-    show while denoising what it comes to.
+    though their inputs are the same. `chosen`: index of a scene and the take that it shows. `subtitles`: write film.srt, too.
     """
 
     fresh: bool = False
@@ -32,7 +31,6 @@ class Directions:
     again: frozenset[int] = frozenset()
     chosen: tuple[int, int] | None = None
     subtitles: bool = False
-    preview: bool = True
 
 
 @dataclass(frozen=True, slots=True)

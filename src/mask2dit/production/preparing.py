@@ -105,6 +105,8 @@ def prepare(
         (values.window, values.known_sets),
         directions,
     )
+    if earlier is not None and with_what.weights == NOT_READ and not plan.reasons:
+        with_what, asked = earlier.made_with, earlier.asked  # nothing is made, so nothing is learnt of the model
     kept_names = {index: film_folder.name(film_folder.given(each.digest)) for index, each in given.items()}
     board = storyboard.with_scenes(
         [scene.model_copy(update={"given": kept_names.get(index)}) for index, scene in enumerate(storyboard.scenes)]

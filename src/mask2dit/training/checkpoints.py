@@ -24,9 +24,9 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoi
 from torch.distributed.checkpoint.state_dict_saver import save as save_checkpoint
 
 from mask2dit.errors import InputError, OutputError, one_line
+from mask2dit.files import written_aside
 from mask2dit.training.config import FREE_KEYS, DiffusionRecipe
 from mask2dit.training.state import EMA
-from mask2dit.video_files import written_aside
 
 PREFIX = "step-"
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mask2dit.errors import InputError
+from mask2dit.files import written_aside
 from mask2dit.training.data.scenes import Clip
-from mask2dit.video_files import written_aside
 
 CLIPS_PER_SHARD = 256
 CAPTIONS_PER_SHARD = 256

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from mask2dit.errors import InputError, one_line
-from mask2dit.video_files import written_aside
+from mask2dit.files import written_aside
 
 
 class EMA:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from mask2dit.files import written_aside
 from mask2dit.film import SheetRow, contact_sheet, enlarge, frames_to_bytes, pick
 from mask2dit.loading import load_component
 from mask2dit.model_folder import load_values
@@ -19,7 +20,6 @@ from mask2dit.training.config import DiffusionRecipe, PlayhouseData
 from mask2dit.training.draws import generator_for
 from mask2dit.training.parallel import reshard
 from mask2dit.training.screen import Screen
-from mask2dit.video_files import written_aside
 
 SMALL_PICTURE = 128  # pixels of height; smaller ones are enlarged on the sheet
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mask2dit.errors import InputError
+from mask2dit.files import written_aside
 from mask2dit.training.data.decoding import Stated, Stretch, clip_fingerprint, decode_clip, file_signature
 from mask2dit.training.data.scenes import BadClip, ClipError, ClipSettings, FixedScenes
-from mask2dit.video_files import written_aside
 
 _BRACE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _VIDEO = re.compile(r"(\d+)\.\w+")
