@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from huggingface_hub.utils import validate_repo_id
 from hub_server import HubServer, Repository
 from mask2dit import load_pipeline
 from mask2dit.errors import ModelError
-from mask2dit.hub import LORA_FILE, NO_LICENCE, fetch_lora, fetch_model, is_hub_id
+from mask2dit.hub import LORA_FILE, NO_LICENCE, fetch_files, fetch_lora, fetch_model, is_hub_id
 
 MODEL = "qth/Mask2DiT"
 CARD = """---
@@ -563,6 +563,30 @@ def test_adapters_cut_off_are_told(hub: HubServer) -> None:
     hub.faults[LORA_FILE] = repeat("drop")
     assert f"1 of 1 files missing (0.0 of 0.0 GB are there): {LORA_FILE}; " in refusal("some/adapters", fetch_lora)
     assert "run once without --offline" in refusal("some/adapters", fetch_lora, offline=True)
+
+
+# Files of any kind
+
+
+def test_files_are_those_that_were_chosen(hub: HubServer) -> None:
+    def choose(hub_id: str, names: Collection[str]) -> list[str]:
+        assert hub_id == MODEL and set(names) == set(NEEDED | UNWANTED)
+        return ["transformer/old.pt", "README_zh.md"]
+
+    folder = fetch_files(MODEL, choose)
+    assert folder.name == hub.repositories[MODEL].refs["main"]
+    assert contents(folder) == {name: UNWANTED[name] for name in ("transformer/old.pt", "README_zh.md")}
+    asked = len(hub.asked)
+    assert fetch_files(MODEL, choose, offline=True) == folder and len(hub.asked) == asked
+
+
+def test_files_that_are_not_there_are_told(hub: HubServer) -> None:
+    def choose(hub_id: str, names: Collection[str]) -> list[str]:
+        raise ModelError(f"{hub_id}: holds {len(names)} files, expected another; check the name")
+
+    assert f"holds {len(NEEDED | UNWANTED)} files" in refusal(fetch=lambda hub_id: fetch_files(hub_id, choose))
+    assert not hub.gets
+    assert "and offline" in refusal(fetch=lambda hub_id: fetch_files(hub_id, lambda *_: [], offline=True))
 
 
 def test_a_pipeline_loads_by_its_id_and_names_the_licence(hub: HubServer, model_folder: Path) -> None:

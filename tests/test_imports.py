@@ -10,8 +10,8 @@ import mask2dit
 PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
     {"errors", "amounts"},
-    {"files"},
-    {"storyboard", "scene_layout", "video_shape", "chat"},
+    {"files", "ray_cluster"},
+    {"storyboard", "scene_layout", "video_shape", "chat", "cut_lists"},
     {"foreign_storyboards", "storyboard_writer"},
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},
     {"attention"},

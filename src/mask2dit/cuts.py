@@ -79,6 +79,7 @@ class FilmCheck(_Result):
 
     `pairs`: (asked, found), `deviations`: found − asked for each. `extra`: found where none was asked for, `unwanted_scenes`: the scene
     that each lies in. `price_frames`: what each missed or extra cut cost. `mean_deviation`: in frames, over the pairs, without sign.
+    `confidences`: how sure the detector is of a cut at each asked place, see `cut_confidence`.
     """
 
     num_frames: int
@@ -92,6 +93,7 @@ class FilmCheck(_Result):
     price_frames: float
     sca: float
     mean_deviation: float | None
+    confidences: tuple[float, ...] = ()
     scenes: tuple[SceneColours, ...]
     detector: Detector
 
@@ -136,7 +138,7 @@ def check_cuts(frames: Iterable[Frame], cuts: Sequence[int]) -> FilmCheck:
         raise InputError(
             f"cuts: got {cuts[-1]}, but the film's {num_frames} frames are counted from 0 to {num_frames - 1}; name only cuts inside it"
         )
-    return _judged(num_frames, tuple(cuts), tuple(finder.cuts), _compared(scenes), finder.detector)
+    return _judged(finder, tuple(cuts), _compared(scenes))
 
 
 def detect_cuts(frames: Iterable[Frame]) -> tuple[int, ...]:
@@ -179,9 +181,15 @@ def shot_cut_accuracy(deviations: Iterable[int], num_left_over: int, price: floa
     return math.exp(-(sum(map(abs, deviations)) + price * num_left_over) / num_frames)
 
 
-def _judged(
-    num_frames: int, asked: tuple[int, ...], found: tuple[int, ...], scenes: tuple[SceneColours, ...], detector: Detector
-) -> FilmCheck:
+def cut_confidence(change: float, ratio: float) -> float:
+    """1 − 1 / ratio, for the `ratio` of the `change` at a place to the one before and after it: from 0, no cut, to 1, a still picture
+    before and after. 0 where the change is too small for a cut; the detector's own threshold lies at 0.6.
+    """
+    return max(0.0, 1 - 1 / ratio) if ratio > 0 and change >= SMALLEST_CHANGE else 0.0
+
+
+def _judged(finder: _CutFinder, asked: tuple[int, ...], scenes: tuple[SceneColours, ...]) -> FilmCheck:
+    num_frames, found = finder.num_frames, tuple(finder.cuts)
     price = PRICE * num_frames / len(scenes)
     lengths = [scene.num_frames for scene in scenes]
     # Half of the shorter neighbour: no found cut is in the reach of two asked ones, but for the very middle between them.
@@ -202,8 +210,9 @@ def _judged(
         price_frames=price,
         sca=shot_cut_accuracy(deviations, len(missed) + len(extra), price, num_frames),
         mean_deviation=sum(map(abs, deviations)) / len(deviations) if deviations else None,
+        confidences=tuple(map(finder.confidence, asked)),
         scenes=scenes,
-        detector=detector,
+        detector=finder.detector,
     )
 
 
@@ -217,10 +226,12 @@ class _CutFinder:
         self.num_frames = 0
         self.detector = Detector(version=scenedetect.__version__)
         self._time = scenedetect.FrameTimecode
+        self._statistics = scenedetect.StatsManager()
         self._shape: tuple[int, ...] | None = None
         self._adaptive = scenedetect.AdaptiveDetector(
             adaptive_threshold=RATIO, min_content_val=SMALLEST_CHANGE, window_width=WINDOW, min_scene_len=SHORTEST_SCENE, luma_only=True
         )
+        self._adaptive.stats_manager = self._statistics
 
     def add(self, frame: Frame) -> None:
         self._shape = self._shape or frame.shape
@@ -230,6 +241,10 @@ class _CutFinder:
         time = self._time(self.num_frames, fps=1.0)  # it counts in frames: any rate will do
         self.cuts += [cut.frame_num for cut in self._adaptive.process_frame(time, _as_seen(frame))]
         self.num_frames += 1
+
+    def confidence(self, cut: int) -> float:
+        change, *_, ratio = self._statistics.get_metrics(self._time(cut, fps=1.0), self._adaptive.get_metrics())
+        return cut_confidence(change or 0.0, ratio or 0.0)
 
 
 def _as_seen(frame: Frame) -> Frame:

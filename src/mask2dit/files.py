@@ -14,7 +14,8 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     Raises OutputError, naming `path`, where the system refuses.
     """
-    part = path.with_name(f".{path.stem}.part{path.suffix}")  # the suffix stays: writers choose the format by it
+    # The suffix stays, for writers choose the format by it; the process is in the name, for several may write one file.
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -79,6 +79,14 @@ def fetch_lora(hub_id: str, *, revision: str | None = None, offline: bool = Fals
     return _fetch(_Repository(hub_id, revision, cache), offline, choose) / chosen[0]
 
 
+def fetch_files(hub_id: str, choose: Choose, *, revision: str | None = None, offline: bool = False, cache: Path | None = None) -> Path:
+    """Fetch the files that `choose` takes out of a repository's, and nothing else; the other arguments are those of `fetch_model`.
+
+    The folder's name is the commit. Raises ModelError, in one line, and whatever `choose` raises.
+    """
+    return _fetch(_Repository(hub_id, revision, cache), offline, choose)
+
+
 def _model_files(hub_id: str, names: Collection[str]) -> list[str]:
     if INDEX_FILE not in names:
         raise ModelError(f"{hub_id}: holds no {INDEX_FILE}, expected a model folder in diffusers' layout; check the name")

@@ -39,6 +39,7 @@ def batch(
     width: film.Size = None,
     negative_prompt: film.NegativePrompt = None,
     display_scale: film.DisplayScale = None,
+    window: film.Window = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every scene again; earlier takes are kept.")] = False,
     dry_run: filming.DryRun = False,
     subtitles: filming.Subtitles = False,
@@ -77,7 +78,7 @@ def batch(
         from mask2dit.loading import check_film
         from mask2dit.production import Directions, FilmSettings, ModelAsked
         from mask2dit.production.batch import Batch, check_output, find_storyboards, list_jobs
-        from mask2dit.production.ray_batch import imported_ray
+        from mask2dit.ray_cluster import imported_ray
         from mask2dit.storyboard import Storyboard
 
         if ray:
@@ -85,7 +86,7 @@ def batch(
         check_output(output)
         jobs = list_jobs(find_storyboards(storyboards, film.SUFFIXES), output, variants, seed)
         FilmSettings(jobs[-1].seed)
-        settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale)
+        settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale, window)
         asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
         work = filming.start(asked, console, offline, memory, device)
         # What is wrong even with a film of one word is the command's mistake, and no storyboard's.

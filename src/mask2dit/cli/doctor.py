@@ -20,6 +20,7 @@ def doctor(
     height: film.Size = None,
     width: film.Size = None,
     negative_prompt: film.NegativePrompt = None,
+    window: film.Window = None,
     model: options.Model = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
@@ -44,7 +45,7 @@ def doctor(
         from mask2dit.production.forecast_report import report, verdict
         from mask2dit.production.subject import find_subject
 
-        settings = FilmSettings(0, height, width, steps, guidance, frames, negative_prompt)
+        settings = FilmSettings(0, height, width, steps, guidance, frames, negative_prompt, window=window)
         place, numbers = options.checked_machine(memory, weights, device, dtype)
         subject = find_subject(model, revision=revision, offline=offline, inp=inp)
         room = Room(*options.memory_room(memory, place), cast("Weights", weights), options.memory_is_asked(memory, weights))

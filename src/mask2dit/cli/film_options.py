@@ -20,6 +20,7 @@ Guidance = Annotated[float | None, typer.Option(help="How strictly captions are 
 Frames = Annotated[int | None, typer.Option(help="Frames per scene, 4k+1.", show_default="the model's", min=1)]
 Size = Annotated[int | None, typer.Option(help="Pixels.", show_default="the model's", min=1)]
 DisplayScale = Annotated[int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)]
+Window = Annotated[int | None, typer.Option(help="Scenes made together at most; 1: each by itself.", show_default="the model's", min=1)]
 NegativePrompt = Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")]
 
 

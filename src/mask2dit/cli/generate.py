@@ -31,6 +31,7 @@ def generate(
     width: film.Size = None,
     negative_prompt: film.NegativePrompt = None,
     display_scale: film.DisplayScale = None,
+    window: film.Window = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every scene again; earlier takes are kept.")] = False,
     dry_run: filming.DryRun = False,
     subtitles: filming.Subtitles = False,
@@ -63,7 +64,7 @@ def generate(
         from mask2dit.production import Directions, FilmSettings, ModelAsked
         from mask2dit.production.directing import open_film
 
-        settings = FilmSettings(seed or 0, height, width, steps, guidance, frames, negative_prompt, display_scale)
+        settings = FilmSettings(seed or 0, height, width, steps, guidance, frames, negative_prompt, display_scale, window)
         asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
         if place is not None and not (fresh and output):
             earlier = open_film(place).record

@@ -10,7 +10,23 @@ import typer
 from typer.core import TyperGroup
 
 from mask2dit import __version__
-from mask2dit.cli import batch, check, doctor, export, extend, generate, import_, insert, remake, skip, storyboard, train, words, write
+from mask2dit.cli import (
+    batch,
+    check,
+    doctor,
+    evaluate,
+    export,
+    extend,
+    generate,
+    import_,
+    insert,
+    remake,
+    skip,
+    storyboard,
+    train,
+    words,
+    write,
+)
 from mask2dit.cli.quiet import quieten_imports
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
@@ -64,6 +80,7 @@ app.command("skip")(skip.skip)
 app.command("extend")(extend.extend)
 app.command("doctor")(doctor.doctor)
 app.command("check")(check.check)
+app.command("evaluate")(evaluate.evaluate)
 app.command("storyboard")(storyboard.storyboard)
 app.command("write")(write.write)
 app.command("import")(import_.import_)

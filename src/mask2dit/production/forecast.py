@@ -57,6 +57,7 @@ class Forecast:
     """All that is known of a film before it is made. `choice`: how the model is kept; where nothing fits, the way that takes least."""
 
     subject: Subject
+    window: int
     request: FilmRequest
     calls: tuple[Call, ...]
     device: torch.device
@@ -108,7 +109,7 @@ def forecast(
     storyboard = storyboard.shown()
     request, dtype = _resolve(storyboard, subject, settings), dtype or subject.dtype
     film = range(request.num_scenes)
-    window = subject.values.window
+    window = settings.window or subject.values.window
     calls = tuple(plan_calls(film, film, window, subject.values.known_sets, remembered(storyboard, window)))
     shape = request.shape.largest(window)
     _check_weights(room.weights, device, dtype)
@@ -119,6 +120,7 @@ def forecast(
     problems = [*([shortage] if shortage else []), *_problems(subject, request, length), *_too_little_disk(needs, choice.mode)]
     return Forecast(
         subject=subject,
+        window=window,
         request=request,
         calls=calls,
         device=device,
@@ -130,7 +132,7 @@ def forecast(
         timing=_time(subject, shape, needs, choice.mode, device, dtype, may_try=shortage is None),
         shortage=shortage,
         problems=tuple(problems),
-        notes=(*_notes(storyboard, subject, request), *_slow_format(device, dtype)),
+        notes=(*_notes(storyboard, subject, request, window), *_slow_format(device, dtype)),
     )
 
 
@@ -234,13 +236,12 @@ def _problems(subject: Subject, request: FilmRequest, max_length: int) -> Iterat
             yield str(error)
 
 
-def _notes(storyboard: Storyboard, subject: Subject, request: FilmRequest) -> Iterator[str]:
+def _notes(storyboard: Storyboard, subject: Subject, request: FilmRequest, window: int) -> Iterator[str]:
     if subject.remark:
         yield subject.remark
-    window = subject.values.window
     if request.num_scenes > window:
         joint = f"{window} scenes are made jointly, and each further one with {window - 1} known"
-        yield joint if window > 1 else "each scene is made by itself, for the model knows no others"
+        yield joint if window > 1 else "each scene is made by itself, and knows no others"
     yield from differing_descriptions(storyboard, in_known_words=subject.built_in)
     if subject.built_in:
         yield from _unknown_words(request.captions)

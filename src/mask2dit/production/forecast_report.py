@@ -49,7 +49,7 @@ def _lines(name: str, value: str) -> list[str]:
 
 
 def _film(forecast: Forecast) -> Rows:
-    request, window = forecast.request, forecast.subject.values.window
+    request, window, own = forecast.request, forecast.window, forecast.subject.values.window
     frames, fps, layout = request.num_frames, request.fps, request.shape.layout(forecast.max_text_seq_length)
     scenes, whole = _count(len(frames), "scene"), f"{sum(frames) / fps:.1f} s in all, at {fps} frames per second"
     if len(set(frames)) == 1:
@@ -63,7 +63,7 @@ def _film(forecast: Forecast) -> Rows:
     yield "steps", f"{request.num_inference_steps}, {_guidance(forecast)}"
     calls = len(forecast.calls)
     at_once = scenes if calls == 1 else f"{_count(min(window, len(frames)), 'scene')}, in {calls} calls of the model"
-    yield "at once", f"{at_once}; the model was trained on {'up to ' * (window > 1)}{window}"
+    yield "at once", f"{at_once}; the model was trained on {'up to ' * (own > 1)}{own}"
     yield "tokens", f"{tokens}, {layout.num_tokens:,} in all"
     yield "captions", _captions(forecast)
     yield "model", f"{forecast.subject.name}, in {str(forecast.dtype).removeprefix('torch.')}"

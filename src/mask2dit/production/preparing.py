@@ -102,7 +102,7 @@ def prepare(
         storyboard,
         wanted,
         with_what,
-        (values.window, values.known_sets),
+        (settings.window or values.window, values.known_sets),
         directions,
     )
     if earlier is not None and with_what.weights == NOT_READ and not plan.reasons:

@@ -6,25 +6,22 @@ on several machines the folders of storyboards, films and models must be ones th
 
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mask2dit.errors import InputError, Mask2DiTError, one_line
+from mask2dit.errors import InputError, Mask2DiTError
 from mask2dit.production.batch import Batch, Job, Maker, Outcome
 from mask2dit.production.folder import FilmFolder
+from mask2dit.ray_cluster import connected, imported_ray, resources, share
 
 ATTEMPTS = 3
 PATIENCE_SECONDS = 30.0
-OBJECT_STORE_BYTES = 80 * 2**20  # next to the least that Ray takes: only names and numbers pass through it
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 Start = Callable[[int], Maker]
 """Makes a worker's maker, in the worker's process; takes the number of workers that share its machine's main memory. To be pickled."""
@@ -39,48 +36,12 @@ def make_films_on_ray(
     one per GPU or, without, per CPU. gpus: None where there are any. Raises InputError.
     """
     ray = imported_ray()
-    with _connected(ray, address, workers):
+    with connected(ray, address, workers):
         crew = _Crew(ray, jobs, start, batch, workers, gpus)
         try:
             crew.run()
         finally:
             crew.dismiss()
-
-
-def imported_ray() -> Any:
-    """The library, which is an extra. Raises InputError without it."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--ray: needs Ray, which is not installed; pip install 'mask2dit[ray]'") from None
-    return ray
-
-
-@contextmanager
-def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
-    """Use the Ray that runs in this process, or connect to a cluster, or start one here and take it away with its files."""
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address, folder = address or os.environ.get("RAY_ADDRESS"), None
-    if address is None:
-        folder = tempfile.mkdtemp(prefix="mask2dit-ray-", dir="/tmp" if Path("/tmp").is_dir() else None)  # a socket's name has to be short
-        slots = max(len(os.sched_getaffinity(0)), workers or 1)
-        options |= {"num_cpus": slots, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": folder}
-    try:
-        try:
-            ray.init(address, **options)
-        except (OSError, RuntimeError, ValueError) as error:
-            where = f"the cluster at {address}" if address else "Ray on this machine"
-            raise InputError(f"--ray: {where} cannot be used ({one_line(error)}); check it with `ray status`, or leave --ray out") from None
-        yield
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Worker:
@@ -129,8 +90,7 @@ class _Crew:
         self._running: dict[Any, tuple[Any, Job | None]] = {}
         self._idle: list[Any] = []
         self._false_starts = 0
-        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        gpu_counts, cpu_counts = ([int(each.get(kind, 0)) for each in machines] for kind in ("GPU", "CPU"))
+        gpu_counts, cpu_counts = resources(ray, "GPU"), resources(ray, "CPU")
         self._on_gpus = any(gpu_counts) if gpus is None else gpus
         if self._on_gpus and not any(gpu_counts):
             raise InputError("--device: got cuda, and Ray knows of no GPU, expected one; leave it out to use the CPUs")
@@ -224,8 +184,3 @@ class _Crew:
             self._waiting.appendleft(job)
         else:
             self._batch.end(outcome)
-
-
-def share(cpus: Sequence[int], workers: int) -> int:
-    """The most CPUs that each of so many workers can have on machines with so many."""
-    return next((size for size in range(max(1, *cpus), 0, -1) if sum(count // size for count in cpus) >= workers), 1)

@@ -24,7 +24,10 @@ NOT_READ = "not read"  # of weights, before they are loaded
 
 @dataclass(frozen=True, slots=True)
 class FilmSettings:
-    """What a command may say beside the storyboard; None is the model's own value. A scene's own value goes first."""
+    """What a command may say beside the storyboard; None is the model's own value. A scene's own value goes first.
+
+    `window`: scenes made together at most; 1 makes each by itself.
+    """
 
     seed: int = 0
     height: int | None = None
@@ -34,6 +37,7 @@ class FilmSettings:
     num_frames: int | None = None
     negative_prompt: str | None = None
     display_scale: int | None = None
+    window: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -41,6 +45,8 @@ class FilmSettings:
         if self.guidance_scale is not None and not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
             raise InputError(f"guidance scale: got {self.guidance_scale}, expected a number of at least 0; use for example 6")
         choose_scale(1, self.display_scale)
+        if self.window is not None and self.window < 1:
+            raise InputError(f"window: got {self.window}, expected at least one scene; use for example 3")
         if self.num_frames is not None:
             check_num_frames(self.num_frames, "frames per scene")
 
