@@ -122,7 +122,8 @@ def _told(film: FilmSource, prompts: Mapping[str, PromptSetItem] | None) -> Film
     item = prompts.get(own) or prompts.get(_VARIANT.sub("", own))
     if item is None:
         return replace(film, captions=None, characters=None)
-    return replace(film, captions=item.storyboard.shown().captions, characters=item.characters)
+    board = item.storyboard.shown()
+    return replace(film, captions=board.captions, characters=item.characters or cast_of(board))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -165,7 +165,7 @@ class DifferenceRow:
     @property
     def is_sure(self) -> bool:
         """Whether the interval leaves out 0."""
-        return is_number(self.low) and is_number(self.high) and (self.low > 0 or self.high < 0)  # type: ignore[operator]
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def film_plot(rows: Sequence[DotRow], unit: str = "") -> str:
@@ -307,7 +307,8 @@ class _Panel:
                 parts.append(_words(place, bottom + 15, label, SMALL, anchor="middle"))
                 free = place + text_width(label, SMALL) / 2 + 4
         words = " ".join(part for part in (axis.power, self.unit) if part and axis.ticks)
-        parts.append(_words((left + right) / 2, bottom + 29, words, SMALL, self.width - left, anchor="middle"))
+        if words:
+            parts.append(_words((left + right) / 2, bottom + 29, words, SMALL, self.width - left, anchor="middle"))
         for index, label in enumerate(self.labels):
             middle = PANEL_HEAD + PANEL_ROW * (index + 0.5)
             parts.append(_words(0, middle + 4.5, label, TEXT, left - 13))
