@@ -7,7 +7,7 @@ Needs no files and no network: the sources are filters of the libraries that PyA
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import av
@@ -110,7 +110,7 @@ def write_film(plan: Plan, folder: Path) -> Path:
     """Write a plan's film, and the list of where its scenes begin, into a folder."""
     path = folder / f"{plan.name}{plan.suffix}"
     encode(path, film_frames(plan), plan.fps, plan.codec)
-    path.with_name(f"{plan.name}.cuts.txt").write_text(" ".join(map(str, plan.starts)) or "0", encoding="utf-8")
+    path.with_name(f"{plan.name}.cuts.txt").write_text(" ".join(map(str, plan.starts)) or "none", encoding="utf-8")
     return path
 
 
@@ -124,9 +124,7 @@ def encode(path: Path, frames: Iterator[Frame] | Sequence[Frame], fps: Fraction,
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = {"mjpeg": "yuvj420p", "ffv1": "yuv444p"}.get(codec, "yuv420p")
         stream.bit_rate = 4_000_000
-        for frame in (first, *()):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        for frame in frames:
+        for frame in chain([first], frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
 

@@ -74,8 +74,8 @@ def read_cut_file(path: Path, are_cuts: bool = True, in_seconds: bool = False, s
     """A file of numbers, as text or JSON; JSON may say itself, by the keys cuts and lengths, which it holds. Raises InputError."""
     source = source or str(path)
     if path.suffix.lower() != ".json":
-        lines = (line.partition("#")[0] for line in _text(path).splitlines())
-        return _checked(source, are_cuts, _split(" ".join(lines)), in_seconds)
+        words = _split(" ".join(line.partition("#")[0] for line in _text(path).splitlines()))
+        return CutList(True, (), source) if are_cuts and words == ["none"] else _checked(source, are_cuts, words, in_seconds)
     data = _json(path)
     if isinstance(data, dict) and ("joined" in data or "scenes" in data):
         if in_seconds:
