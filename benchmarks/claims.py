@@ -171,7 +171,10 @@ def film(variant: Variant, runs: Path, judge: Judge, stories: Sequence[int]) -> 
             kept[seed, style] = judge.read([pipeline.decode_scene(scene) for scene in latents])
             place.parent.mkdir(parents=True, exist_ok=True)
             with place.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"seed": seed, "style": style, "scenes": [asdict(each) for each in kept[seed, style]]}) + "\n")
+                file.write(
+                    "\n" * (file.tell() > 0)
+                    + json.dumps({"seed": seed, "style": style, "scenes": [asdict(each) for each in kept[seed, style]]})
+                )
             made += 1
             left = (time.monotonic() - began) / made * sum(each not in kept for each in wanted)
             sys.stderr.write(f"\r{variant.name}: {len(kept)}/{len(wanted)} films, {left / 60:.0f} min left   ")
@@ -186,11 +189,12 @@ def _kept(place: Path) -> Iterator[tuple[tuple[int, str], Scenes]]:
             found = json.loads(line)
         except ValueError:  # a last line that was cut off
             continue
-        scenes = [
-            Reading(**{**each, "actors": {name: ActorReading(**actor) for name, actor in each["actors"].items()}})
-            for each in found["scenes"]
-        ]
-        yield (found["seed"], found["style"]), scenes
+        yield (found["seed"], found["style"]), [_reading(each) for each in found["scenes"]]
+
+
+def _reading(kept: dict[str, Any]) -> Reading:
+    actors = {name: ActorReading(**actor) for name, actor in kept["actors"].items()}
+    return Reading(**{**kept, "species": tuple(kept["species"]), "actors": actors})
 
 
 # Measuring

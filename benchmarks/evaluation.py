@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from film import machine
 from foreign_footage import Part, Plan, write_film
+
 from mask2dit.evaluation.features import Store
 from mask2dit.evaluation.films import find_films
 from mask2dit.evaluation.measuring import choose, gather, measure

@@ -150,6 +150,7 @@ def test_metrics_are_listed(command: Command) -> None:
     assert result.exit_code == 0 and result.output.count("\n") == 14 and "extractors: dinov2" in result.output
 
 
+@pytest.mark.slow
 def test_the_papers_table_is_made_and_measured_by_one_command(command: Command) -> None:
     boards = {"fox": "the red fox walks right in the meadow; the red fox jumps on the beach; the red fox sleeps in the forest at night"}
     for name, text in boards.items():
