@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from mask2dit.cuts import FilmCheck, check_cuts, check_frames, detect_cuts, match_cuts, shot_cut_accuracy, srgb_to_lab, table
+from mask2dit.cuts import (
+    FilmCheck,
+    check_cuts,
+    check_frames,
+    cut_confidence,
+    detect_cuts,
+    match_cuts,
+    shot_cut_accuracy,
+    srgb_to_lab,
+    table,
+)
 from mask2dit.errors import InputError
 from mask2dit.playhouse.facts import VALIDATION_SEEDS
 from mask2dit.playhouse.footage import footage, plan_footage
@@ -179,6 +189,19 @@ def test_every_cut_where_it_was_asked() -> None:
     check = check_frames(film_of(9, 9, 9), [9, 9, 9])
     assert (check.asked, check.found, check.pairs, check.sca, check.mean_deviation) == ((9, 18), (9, 18), ((9, 9), (18, 18)), 1.0, 0.0)
     assert check.missed == check.extra == check.unwanted_scenes == check.notes() == () and check.deviations == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "ratio", "confidence"), [(40, 4, 0.75), (40, 2.5, 0.6), (40, 1, 0), (40, 0.5, 0), (4.9, 9, 0), (0, 0, 0)]
+)
+def test_confidence_by_hand(change: float, ratio: float, confidence: float) -> None:
+    assert cut_confidence(change, ratio) == pytest.approx(confidence)
+
+
+def test_confidence_is_that_of_the_asked_frame() -> None:
+    assert check_frames(film_of(9, 9, 9), [9, 9, 9]).confidences == (pytest.approx(1 - 1 / 255),) * 2
+    assert check_frames(film_of(9, 9, 9), [7, 12, 8]).confidences == (0, 0)
+    assert check_frames(film_of(9, 9), [9, 9]).confidences[0] > 0.6 > check_frames(film_of(9, 1), [9, 1]).confidences[0]
 
 
 def test_cuts_that_are_off_cost_their_frames() -> None:

@@ -69,6 +69,12 @@ def test_what_does_not_fit_is_a_problem(command: Command, model_folder: Path) ->
     assert refused.stderr == told.replace("problem: ", "error: ") + "\n"  # in the same words
 
 
+def test_a_smaller_window_is_more_calls(command: Command, model_folder: Path) -> None:
+    result = command("doctor", STORY, "--model", model_folder, "--frames", 1, "--window", 1)
+    assert "note: each scene is made by itself, and knows no others" in result.stdout and "the model was trained on up to" in result.stdout
+    assert "--window 1" in result.stdout.splitlines()[-1]
+
+
 def test_notes_leave_the_exit_status_alone(command: Command) -> None:
     result = command("doctor", "a red fox jumps; the blue fox yodels; a wombat; a bear sleeps", "--frames", 1)
     notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]

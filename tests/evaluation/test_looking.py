@@ -78,7 +78,12 @@ def test_pictures_can_be_taken_again(film: Path) -> None:
         assert (one.index, one.start, one.stop, one.per_second) == (other.index, other.start, other.stop, other.per_second)
 
 
-@pytest.mark.parametrize("plan", [each for each in footage.PLANS if each.num_frames < 150], ids=lambda plan: plan.name)
+QUICK = ("hard-12", "mpeg4", "short-scenes", "flashes", "one-scene")  # the others are among the slow tests
+
+
+@pytest.mark.parametrize(
+    "plan", [pytest.param(each, id=each.name, marks=() if each.name in QUICK else pytest.mark.slow) for each in footage.PLANS]
+)
 def test_hard_cuts_of_foreign_films_are_found_and_nothing_else(plan, tmp_path: Path) -> None:
     small = replace(plan, size=(plan.size[0] // 2 // 2 * 2, plan.size[1] // 2 // 2 * 2))
     found, _ = look(FilmSource(plan.name, footage.write_film(small, tmp_path)))

@@ -118,6 +118,15 @@ def test_a_scene_keeps_its_noise_when_others_come_and_go(pipeline: Mask2DiTPipel
     assert torch.equal(seen[0], seen[1])
 
 
+def test_a_window_of_one_makes_every_scene_by_itself(pipeline: Mask2DiTPipeline, board: Storyboard, tmp_path: Path) -> None:
+    record = make_film(pipeline, board, tmp_path / "film", replace(SETTINGS, window=1))
+    assert {(take.jointly, take.known) for take in record.takes} == {((), ())}
+    first = make_film(pipeline, board.with_scenes(board.scenes[:1]), tmp_path / "first", SETTINGS)
+    assert record.takes[0].latents == first.takes[0].latents  # as if there were no other scene
+    with pytest.raises(InputError, match="window: got 0, expected at least one scene"):
+        replace(SETTINGS, window=0)
+
+
 def test_the_display_scale_is_chosen(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
     record = make_film(pipeline, Storyboard.from_text("a fox"), tmp_path / "film", FilmSettings(num_inference_steps=1, num_frames=1))
     assert read_video(tmp_path / "film" / "film.mp4").shape[1] == record.made_with.height * record.display_scale >= 480
