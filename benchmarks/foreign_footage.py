@@ -1,14 +1,24 @@
 """Films that nobody generated: cut together from FFmpeg's own moving pictures, with every cut, dissolve and flash at a known place.
 
-Needs no files and no network: the sources are filters of the libraries that PyAV carries. `write_film` writes one; `PLANS` is the set that
-`evaluation.py` and the tests use, over several rates, sizes and codecs.
+    python benchmarks/foreign_footage.py --films /tmp/foreign --out benchmarks/results/foreign.json
+
+Needs no files and no network: the sources are filters of the libraries that PyAV carries. `PLANS` is the set, over several rates, sizes and
+codecs; the tests use it, too. The script writes it and says which cuts are found, and what becomes of each metric when a film is encoded
+again, played at twice the rate, slowed down, frozen, trimmed or darkened. `mask2dit evaluate /tmp/foreign` then shows it as a report.
 """
 
-from collections.abc import Iterator, Sequence
+import argparse
+import datetime
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, chain
 from pathlib import Path
+from typing import Any
 
 import av
 import av.filter
@@ -150,3 +160,91 @@ PLANS: tuple[Plan, ...] = (
     Plan("mixed", (Part("life", 48, flashes=(24,)), Part("gradients", 48), Part("mandelbrot", 48, dissolve=12), Part("testsrc2", 48))),
     _film("one-scene", ("mandelbrot",), 72),
 )
+
+
+# What is measured of them
+
+Change = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+CHANGES: dict[str, tuple[Change, int, dict[str, Any]]] = {
+    "as it was": (lambda frames: frames, 1, {}),
+    "H.264, CRF 23": (lambda frames: frames, 1, {"crf": "23"}),
+    "H.264, CRF 35": (lambda frames: frames, 1, {"crf": "35"}),
+    "MPEG-4": (lambda frames: frames, 1, {"codec": "mpeg4"}),
+    "motion JPEG": (lambda frames: frames, 1, {"codec": "mjpeg"}),
+    "twice the rate": (lambda frames: frames.repeat(2, axis=0), 2, {"faster": 2}),
+    "slowed down by two": (lambda frames: frames.repeat(2, axis=0), 2, {}),
+    "frozen": (lambda frames: frames[np.arange(len(frames)) // 24 * 24], 1, {}),
+    "trimmed by 5 frames": (lambda frames: frames[5:], 1, {}),
+    "growing dark": (lambda frames: (frames * np.linspace(1, 0.3, len(frames))[:, None, None, None]).astype(np.uint8), 1, {}),
+}
+"""What is done to a film: its frames, by how much its list of cuts grows, and how it is written."""
+
+TRIED = Plan("tried", tuple(Part(source, 24) for source in ("testsrc2", "mandelbrot", "life", "gradients")), Fraction(24))
+SHOWN = ("sca", "transition-deviation", "transition-confidence", "dynamic-degree", "colour-drift", "contrast-drift")
+
+
+def cuts_found(folder: Path) -> list[dict[str, Any]]:
+    """For every film of the set: hard cuts found, missed, and what else was taken for a cut."""
+    from mask2dit.cuts import detect_cuts
+    from mask2dit.video_files import open_video
+
+    rows = []
+    for plan in PLANS:
+        with open_video(write_film(plan, folder)) as video:
+            found = detect_cuts(video.frames())
+        hard = set(plan.hard_cuts)
+        dissolves, flashes = (sum(map(count, plan.parts)) for count in (lambda part: part.dissolve > 0, lambda part: len(part.flashes)))
+        size = f"{plan.size[1]} × {plan.size[0]}"
+        row = {"film": plan.name, "encoder": plan.codec, "size": size, "fps": float(plan.fps), "hard_cuts": len(hard)}
+        row |= {"found": len(hard & set(found)), "others": sorted(set(found) - hard), "dissolves": dissolves, "flashes": flashes}
+        rows.append(row)
+    return rows
+
+
+def values_after(folder: Path) -> dict[str, dict[str, float]]:
+    """For every change of one film: the metrics that need no network."""
+    from mask2dit.cut_lists import CutList
+    from mask2dit.evaluation.facts import FilmFacts
+    from mask2dit.evaluation.films import FilmSource
+    from mask2dit.evaluation.looking import look_at
+    from mask2dit.evaluation.metrics import METRICS
+    from mask2dit.video_files import read_video
+
+    whole = read_video(write_film(TRIED, folder))
+    values = {}
+    for name, (change, longer, options) in CHANGES.items():
+        how = dict(options)
+        codec, faster = how.pop("codec", "libx264" if how.get("crf") else "ffv1"), how.pop("faster", 1)
+        path = folder / "changed" / f"{len(values)}.{'mkv' if codec != 'mpeg4' else 'avi'}"
+        encode(path, change(whole), TRIED.fps * faster, codec, **how)
+        cuts = CutList(True, tuple(start * longer for start in TRIED.starts), "plan")
+        facts = FilmFacts(name, look_at(FilmSource(name, path, cut_list=cuts), name, lambda scene: None))
+        values[name] = {each: METRICS[each].measure(facts, "").value for each in SHOWN}  # type: ignore[union-attr]
+    return values
+
+
+def main() -> None:
+    """Write the films, look at them, print two tables, and write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--films", type=Path, help="where they are kept; a folder of the moment where left out")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = options.films or Path(place)
+        found, after = cuts_found(folder), values_after(Path(place) / "changes")
+    print(f"{'film':14}{'encoder':12}{'size':12}{'fps':>7}  hard cuts  found  others  dissolves  flashes")
+    for row in found:
+        numbers = f"{row['hard_cuts']:9}{row['found']:7}{len(row['others']):8}{row['dissolves']:11}{row['flashes']:9}"
+        print(f"{row['film']:14}{row['encoder']:12}{row['size']:12}{row['fps']:7.2f}  {numbers}")
+    print(f"\n{'':20}" + "".join(f"{name:>23}" for name in SHOWN))
+    for name, values in after.items():
+        print(f"{name:20}" + "".join(f"{'–' if value is None else format(value, '.3f'):>23}" for value in values.values()))
+    if options.out:
+        about = {"platform": platform.platform(), "cores": os.cpu_count(), "av": av.__version__}
+        result = {"date": datetime.date.today().isoformat(), "machine": about, "cuts": found, "after": after}
+        options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

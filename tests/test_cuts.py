@@ -69,9 +69,24 @@ def test_long_scenes_at_full_size() -> None:
     assert detect_cuts(frames) == (49, 98)
 
 
-@pytest.mark.parametrize("length", [2, 3, 5, 9, 20])
-def test_scenes_of_any_length_from_two_frames(length: int) -> None:
+@pytest.mark.parametrize("length", [4, 5, 9, 20])
+def test_still_scenes_of_any_length_from_four_frames(length: int) -> None:
     assert detect_cuts(film_of(*[length] * 4)) == (length, 2 * length, 3 * length)
+
+
+@pytest.mark.parametrize("length", [2, 3, 5, 9])
+def test_moving_scenes_of_any_length_from_two_frames(length: int) -> None:
+    assert detect_cuts(frame for seed in range(4) for frame in panned(seed, length)) == (length, 2 * length, 3 * length)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_film_whose_every_frame_is_repeated_has_the_same_cuts(times: int) -> None:
+    """Without passing over repeats every step of what moves much would stand out like a cut."""
+    film = [frame for seed in range(3) for frame in panned(seed, 12, step=3)]
+    once = check_frames(film, [12, 12, 12])
+    again = check_frames([frame for frame in film for _ in range(times)], [12 * times] * 3)
+    assert again.found == tuple(times * cut for cut in once.found) and len(once.found) == 2
+    assert again.sca == once.sca == 1 and again.confidences == pytest.approx(once.confidences)
 
 
 def flash() -> Iterator[Frame]:
@@ -324,11 +339,11 @@ def test_the_table_says_it_all() -> None:
 
 
 def test_the_table_fits_long_and_bad_films() -> None:
-    long = check_frames(film_of(*[3] * 120), [3] * 120)
-    bad = check_frames(film_of(*[2] * 60), [1, 119])
+    long = check_frames(film_of(*[4] * 120), [4] * 120)
+    bad = check_frames(film_of(*[4] * 60), [1, 239])
     for check in (long, bad):
         assert max(len(line) for fps in (None, 8, 0.01) for line in table(check, fps)) <= 98
-    assert "24 in scene 2 and 47 more detector" in " ".join(" ".join(table(bad)).split())
+    assert "48 in scene 2 and 47 more detector" in " ".join(" ".join(table(bad)).split())
     assert table(bad)[-1].startswith("note: scene 1: one frame")
     assert len(table(long)) < 130
 

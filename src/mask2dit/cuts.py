@@ -29,6 +29,8 @@ SMALLEST_CHANGE = 5.0  # mean difference of the planes of 8-bit CIELAB; cuts of 
 RATIO = 2.5  # to the change just before and after; a flash of one frame has two equal changes, and so at most 2
 WINDOW = 1  # frames on either side; PySceneDetect's own 2 would see the flash as a cut
 SHORTEST_SCENE = 2  # frames; a single one is a flash
+REPEAT = 0.5  # a frame that changes less is the one before it once more, as in a film whose every frame is doubled
+MOST_REPEATS = 2  # in a row that are passed over: a doubled or tripled film is seen as it was, and a still scene as a still one
 
 PRICE = 1.0
 """What a missed or an unwanted cut costs, in mean scene lengths: as much as a cut that lies a whole scene off."""
@@ -50,11 +52,13 @@ class Detector(_Result):
     ratio: float = RATIO
     window: int = WINDOW
     shortest_scene: int = SHORTEST_SCENE
+    most_repeats: int = 0
+    """Repeated frames in a row that it passes over; 0 in checks that are older than this."""
 
     def __str__(self) -> str:
         return (
             f"{self.name} {self.version} (CIELAB at {self.longest_side} pixels, change {self.smallest_change:g}, ratio {self.ratio:g}, "
-            f"window {self.window}, scenes from {self.shortest_scene} frames)"
+            f"window {self.window}, scenes from {self.shortest_scene} frames, up to {self.most_repeats} repeats passed over)"
         )
 
 
@@ -224,7 +228,9 @@ class _CutFinder:
 
         self.cuts: list[int] = []
         self.num_frames = 0
-        self.detector = Detector(version=scenedetect.__version__)
+        self.detector = Detector(version=scenedetect.__version__, most_repeats=MOST_REPEATS)
+        self._shown: Frame | None = None
+        self._repeats = 0
         self._time = scenedetect.FrameTimecode
         self._statistics = scenedetect.StatsManager()
         self._shape: tuple[int, ...] | None = None
@@ -238,9 +244,19 @@ class _CutFinder:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.shape != self._shape:
             got = f"{frame.dtype} {list(frame.shape)}"
             raise InputError(f"frame {self.num_frames}: got {got}, expected uint8 [Y, X, 3], all of one size; convert it first")
-        time = self._time(self.num_frames, fps=1.0)  # it counts in frames: any rate will do
-        self.cuts += [cut.frame_num for cut in self._adaptive.process_frame(time, _as_seen(frame))]
+        seen = _as_seen(frame)
+        if not self._is_repeat(seen):
+            time = self._time(self.num_frames, fps=1.0)  # it counts in frames: any rate will do
+            self.cuts += [cut.frame_num for cut in self._adaptive.process_frame(time, seen)]
         self.num_frames += 1
+
+    def _is_repeat(self, seen: Frame) -> bool:
+        """Whether to pass over a frame; of a still scene every third one is looked at."""
+        if self._shown is not None and self._repeats < MOST_REPEATS and np.abs(seen - self._shown.astype(np.int16)).mean() < REPEAT:
+            self._repeats += 1
+            return True
+        self._shown, self._repeats = seen, 0
+        return False
 
     def confidence(self, cut: int) -> float:
         change, *_, ratio = self._statistics.get_metrics(self._time(cut, fps=1.0), self._adaptive.get_metrics())

@@ -34,7 +34,7 @@ from mask2dit.evaluation.looking import (
 from mask2dit.extractors.base import Extractor
 from mask2dit.files import written_aside
 
-FORMAT = 2  # raised by any change of what a look or a feature is
+FORMAT = 3  # raised by any change of what a look or a feature is
 STRIP_HEIGHT, STRIP_GAP = 120, 4  # pixels
 PICTURES = f"{PICTURES_PER_SECOND:g}/{SHORT_SIDE}/{MOST_PICTURES}"
 """How pictures are taken; another way is another feature."""
