@@ -15,7 +15,7 @@ from typing import Any
 
 from mask2dit.errors import InputError, one_line
 
-RECORD = "run.json"
+FILM, RECORD = "film.mp4", "run.json"  # in a film's folder
 LARGEST = 1e9  # frames or seconds; more is a slip of the hand
 
 

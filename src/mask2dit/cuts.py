@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from importlib.metadata import version
 from itertools import accumulate, pairwise
 from textwrap import wrap
 from typing import Any
@@ -83,7 +84,7 @@ class FilmCheck(_Result):
 
     `pairs`: (asked, found), `deviations`: found − asked for each. `extra`: found where none was asked for, `unwanted_scenes`: the scene
     that each lies in. `price_frames`: what each missed or extra cut cost. `mean_deviation`: in frames, over the pairs, without sign.
-    `confidences`: how sure the detector is of a cut at each asked place, see `cut_confidence`.
+    `confidences`: how sure the detector is of a cut at each asked place, see `cut_confidence`; None where it cannot say.
     """
 
     num_frames: int
@@ -97,7 +98,7 @@ class FilmCheck(_Result):
     price_frames: float
     sca: float
     mean_deviation: float | None
-    confidences: tuple[float, ...] = ()
+    confidences: tuple[float | None, ...] = ()
     scenes: tuple[SceneColours, ...]
     detector: Detector
 
@@ -128,8 +129,8 @@ def check_cuts(frames: Iterable[Frame], cuts: Sequence[int]) -> FilmCheck:
     """Check a whole film, of any length, against the cuts that were asked for (none: it is one scene). Raises InputError."""
     if any(later <= earlier for earlier, later in pairwise([0, *cuts])):
         raise InputError(f"cuts: got {_listed(cuts)}, expected rising first frames of scenes, counted from 0; for example 9, 18")
-    finder, scenes = _CutFinder(), [_SceneLook()]
     starts = frozenset(cuts)
+    finder, scenes = _CutFinder(starts), [_SceneLook()]
     for number, frame in enumerate(frames):
         finder.add(frame)
         if number in starts:
@@ -214,30 +215,50 @@ def _judged(finder: _CutFinder, asked: tuple[int, ...], scenes: tuple[SceneColou
         price_frames=price,
         sca=shot_cut_accuracy(deviations, len(missed) + len(extra), price, num_frames),
         mean_deviation=sum(map(abs, deviations)) / len(deviations) if deviations else None,
-        confidences=tuple(map(finder.confidence, asked)),
+        confidences=tuple(
+            finder.confidence(cut) if min(beside) >= SHORTEST_SCENE else None for cut, beside in zip(asked, pairwise(lengths), strict=True)
+        ),
         scenes=scenes,
         detector=finder.detector,
     )
 
 
-class _CutFinder:
-    """Finds cuts as frames come in. A cut is known one frame after it."""
+def detector() -> Detector:
+    """The one in use."""
+    return Detector(version=version("scenedetect-headless"), most_repeats=MOST_REPEATS)
 
-    def __init__(self) -> None:
+
+class _Kept:
+    """What the detector writes down of some frames; its own keeper keeps all."""
+
+    def __init__(self, frames: Collection[int]) -> None:
+        self.frames = frames
+        self.metrics: dict[int, dict[str, float]] = {}
+
+    def set_metrics(self, time: Any, metrics: dict[str, float]) -> None:
+        if time.frame_num in self.frames:
+            self.metrics.setdefault(time.frame_num, {}).update(metrics)
+
+
+class _CutFinder:
+    """Finds cuts as frames come in. A cut is known one frame after it. asked: frames of which it keeps how sure it is."""
+
+    def __init__(self, asked: Collection[int] = ()) -> None:
         import scenedetect
 
         self.cuts: list[int] = []
         self.num_frames = 0
-        self.detector = Detector(version=scenedetect.__version__, most_repeats=MOST_REPEATS)
+        self.detector = detector()
         self._shown: Frame | None = None
         self._repeats = 0
         self._time = scenedetect.FrameTimecode
-        self._statistics = scenedetect.StatsManager()
+        self._kept = _Kept(asked)
         self._shape: tuple[int, ...] | None = None
         self._adaptive = scenedetect.AdaptiveDetector(
             adaptive_threshold=RATIO, min_content_val=SMALLEST_CHANGE, window_width=WINDOW, min_scene_len=SHORTEST_SCENE, luma_only=True
         )
-        self._adaptive.stats_manager = self._statistics
+        if asked:
+            self._adaptive.stats_manager = self._kept
 
     def add(self, frame: Frame) -> None:
         self._shape = self._shape or frame.shape
@@ -258,9 +279,10 @@ class _CutFinder:
         self._shown, self._repeats = seen, 0
         return False
 
-    def confidence(self, cut: int) -> float:
-        change, *_, ratio = self._statistics.get_metrics(self._time(cut, fps=1.0), self._adaptive.get_metrics())
-        return cut_confidence(change or 0.0, ratio or 0.0)
+    def confidence(self, cut: int) -> float | None:
+        """At an asked frame; 0 where that was passed over, None where too little comes after it."""
+        change, *_, ratio = map(self._kept.metrics.get(cut, {}).get, self._adaptive.get_metrics())
+        return 0.0 if change is None else None if ratio is None else cut_confidence(change, ratio)
 
 
 def _as_seen(frame: Frame) -> Frame:

@@ -1,6 +1,7 @@
 """Files that are whole or not there: written aside and renamed. No torch."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,10 +13,10 @@ from mask2dit.errors import OutputError
 def written_aside(path: Path) -> Iterator[Path]:
     """Give a name to write to beside `path`; it takes the place of `path` when the block ends well, and vanishes otherwise.
 
-    Raises OutputError, naming `path`, where the system refuses.
+    Several processes may write one file at a time: each has a name of its own. Raises OutputError, naming `path`, where the system refuses.
     """
-    # The suffix stays, for writers choose the format by it; the process is in the name, for several may write one file.
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # The suffix stays, for writers choose the format by it.
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

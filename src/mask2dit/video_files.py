@@ -25,7 +25,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, OutputError
 from mask2dit.files import written_aside
 
 Frame = NDArray[np.uint8]
@@ -137,6 +137,8 @@ def open_video(source: str | Path | BinaryIO, name: str = "") -> Iterator[OpenVi
             if not container.streams.video:
                 raise InputError(f"{name}: holds no video, expected one; name another file")
             yield OpenVideo(container, name)
+    except OutputError:  # of what is done with the frames
+        raise
     except (av.error.FFmpegError, OSError) as error:
         raise InputError(f"{name}: cannot be read as a video ({error.strerror}); name another file") from error
 

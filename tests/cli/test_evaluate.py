@@ -85,7 +85,9 @@ def test_two_generators_side_by_side(command: Command, films: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "films − still, film by film" in result.output
     (comparison,) = results("both").comparisons
-    assert comparison.differences["dynamic-degree"].interval[0] > 0
+    assert comparison.differences["dynamic-degree"].value > 1
+    other = command("evaluate", "--compare", films / "one.mp4", "still/two.mp4", "-o", "single")
+    assert other.exit_code == 0 and results("single").comparisons[0].differences["dynamic-degree"].num_films == 1
 
 
 def test_one_bad_film_stops_no_other_and_shows_in_the_status(command: Command, films: Path) -> None:
@@ -133,6 +135,10 @@ def test_a_variable_frame_rate(command: Command) -> None:
         (("films", "--storyboards", "playhouse"), ("none of which is named like a film",)),
         (("films", "--reference", "nothing"), ("nothing", "no such file")),
         (("films", "--workers", "2"), ("--ray",)),
+        (("--compare", "films", "./films"), ("--compare: got films twice",)),
+        (("films", "--cuts", "nothing"), ("--cuts: got nothing, expected a folder",)),
+        (("films", "--metrics", ","), ("--metrics: got ','",)),
+        (("films", "--limit", "1"), ("--limit: got 1", "--reproduce-paper")),
         (("films", "--steps", "2"), ("--steps: got 2", "--reproduce-paper")),
         (("films", "--reproduce-paper"), ("makes its own films",)),
         (("films", "--device", "cuda:77", "--extractor", "judge"), ("--device",)),

@@ -2,13 +2,15 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mask2dit.errors import InputError
-from mask2dit.evaluation import looking
+from foreign_films import footage
+from mask2dit.errors import InputError, OutputError
+from mask2dit.evaluation import features, looking
 from mask2dit.evaluation.facts import cosines
 from mask2dit.evaluation.features import Store
 from mask2dit.evaluation.films import FilmSource, cast_of, find_films
@@ -125,7 +127,7 @@ def test_values_follow_from_the_features(films: Path, networks: dict, tmp_path: 
     film = next(film for film in results.groups[0].films if film.name == "one")
     video = read_video(films / "one.mp4")
     scenes = [video[start : start + 12] for start in (0, 12, 24)]
-    taken = [scene[[0, 2, 3, 5, 6, 8, 9, 11]] for scene in scenes]  # eight a second of twelve
+    taken = [scene[[0, 1, 3, 4, 6, 7, 9, 10]] for scene in scenes]  # eight a second of twelve
     clip = networks["clip"]
     seen = np.stack([clip.scene(pictures) for pictures in taken])
     ones, others = cosines(seen[[0, 0, 1]], seen[[1, 2, 2]]), cosines(seen, clip.text(CAPTIONS))
@@ -204,7 +206,8 @@ def test_groups_are_compared_film_by_film(films: Path, networks: dict, tmp_path:
     (comparison,) = evaluated(tmp_path / "store", groups, networks).comparisons
     assert (comparison.one, comparison.other) == ("moving", "still")
     moved = comparison.differences["dynamic-degree"]
-    assert moved.value > 5 and moved.interval[0] > 0 and moved.num_films == 3
+    assert moved.value > 5 and moved.num_films == 3 and moved.interval is not None
+    assert comparison.differences["diversity"].num_films == 3 and "--reference" in comparison.differences["fvd"].reason
     assert comparison.differences["subject-consistency"].value < 0 and comparison.differences["sca"].value == 0
 
 
@@ -214,18 +217,75 @@ def test_a_reference_gives_a_distance(films: Path, networks: dict, tmp_path: Pat
     gathered = gather({"films": find_films([films])}, store, chosen, Silent())
     same = measure(gathered, chosen, networks, {}, ("itself", gathered["films"]))
     assert same.groups[0].values["fvd"].value == pytest.approx(0, abs=1e-6)
-    assert same.groups[0].values["fvd"].count == 9 and "frames a scene" in same.metrics[0].instrument and same.reference == "itself"
+    assert (
+        same.groups[0].values["fvd"].count == 9
+        and "frames a scene" in same.metrics[0].instrument
+        and same.reference.startswith("itself: 3 videos, 9 scenes")
+    )
     nothing = measure(gathered, chosen, networks, {}, ("broken", []))
     assert nothing.groups[0].values["fvd"].reason == "no reference video could be read"
 
 
-def test_a_damaged_feature_is_named(films: Path, networks: dict, tmp_path: Path) -> None:
+def test_a_damaged_feature_is_computed_again(films: Path, networks: dict, tmp_path: Path) -> None:
+    groups = {"films": find_films([films / "one.mp4"], prompts())}
+    first = evaluated(tmp_path, groups, networks, ["semantic-consistency"])
+    for kind, content in (("scene", b"x"), ("text", b"")):
+        next((tmp_path / f"clip-{kind}").glob("*.npy")).write_bytes(content)
+    counted = Counted(networks["clip"])
+    again = evaluated(tmp_path, groups, {"clip": counted}, ["semantic-consistency"]).groups[0].values
+    assert again["semantic-consistency"].value == pytest.approx(first.groups[0].values["semantic-consistency"].value, abs=1e-6)
+    assert counted.calls == ["scene", "text"]
+
+
+def test_pictures_for_the_report_come_back(films: Path, tmp_path: Path) -> None:
     groups = {"films": find_films([films / "one.mp4"])}
-    evaluated(tmp_path, groups, networks, ["visual-consistency"])
-    victim = next((tmp_path / "clip-scene").glob("*.npy"))
-    victim.write_bytes(b"x")
-    film = evaluated(tmp_path, groups, networks, ["visual-consistency"]).groups[0].films[0]
-    assert "damaged" in film.problem and victim.name in film.problem
+    first = evaluated(tmp_path, groups, {}, ["sca"]).groups[0].films[0]
+    shutil.rmtree(tmp_path / "pictures")
+    evaluated(tmp_path, groups, {}, ["sca"])
+    assert len(first.strips) == 3 and all(Path(strip).is_file() for strip in first.strips)
+
+
+def test_features_that_are_not_finite_are_refused(films: Path, networks: dict, tmp_path: Path) -> None:
+    class Broken(Counted):
+        def scene(self, pictures: np.ndarray) -> np.ndarray:
+            return super().scene(pictures) * np.float32("nan")
+
+    film = evaluated(tmp_path, {"films": find_films([films / "one.mp4"])}, {"clip": Broken(networks["clip"])}).groups[0].films[0]
+    assert "not finite" in film.problem
+
+
+def test_a_disk_that_refuses_ends_all(films: Path, networks: dict, tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        evaluated(tmp_path, {"films": find_films([films])}, networks)
+
+
+def test_other_instruments_are_other_looks(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]) -> None:
+    groups = {"films": find_films([films / "one.mp4"])}
+    evaluated(tmp_path, groups, {}, ["sca"])
+    monkeypatch.setattr(features, "LOOKED_AT_WITH", [*features.LOOKED_AT_WITH, "another"])
+    evaluated(tmp_path, groups, {}, ["sca"])
+    assert decoded == ["one", "one"]
+
+
+def test_what_is_done_to_a_film_moves_consistencies_the_right_way_or_not_at_all(films: Path, networks: dict, tmp_path: Path) -> None:
+    video, names = read_video(films / "three.mp4"), ("again", "double", "frozen", "shuffled")
+    steps = np.arange(36)
+    changed = {"again": steps, "double": steps.repeat(2), "frozen": steps // 12 * 12, "shuffled": steps[[*range(12)] * 3]}
+    for name in names:
+        footage.encode(tmp_path / f"{name}.mkv", video[changed[name]], Fraction(24 if name == "double" else 12), "ffv1")
+        (tmp_path / f"{name}.cuts.txt").write_text("24 48" if name == "double" else "12 24")
+    board = prompts()["three"]
+    found = find_films([films / "three.mp4", tmp_path], dict.fromkeys(("three", *names), board))
+    values = {film.name: film.values for film in evaluated(tmp_path / "store", {"films": found}, networks).groups[0].films}
+    consistencies = [name for name in values["three"] if name.endswith("consistency")]
+    for name in consistencies:
+        for same in ("again", "double"):
+            assert values[same][name].value == pytest.approx(values["three"][name].value, abs=0.01), (same, name)
+    for name in ("subject-consistency", "background-consistency"):
+        assert values["frozen"][name].value == pytest.approx(1) and values["three"][name].value < 0.9999
+    for name in ("visual-consistency", "inter-scene-consistency"):
+        assert values["shuffled"][name].value == pytest.approx(1) and values["three"][name].value < 0.999
 
 
 def test_other_weights_are_other_features(films: Path, networks: dict, tmp_path: Path) -> None:
@@ -239,9 +299,11 @@ def test_other_weights_are_other_features(films: Path, networks: dict, tmp_path:
 
 def test_names_of_films(films: Path, tmp_path: Path) -> None:
     assert [film.name for film in find_films([films])] == list(NAMES)
-    twice = find_films([films / "one.mp4", films])
-    assert len({film.name for film in twice}) == 4
-    shutil.copy(films / "one.mp4", tmp_path / "one-variant-2.mp4")
+    with pytest.warns(UserWarning, match="one.mp4: is named twice, and counts once"):
+        assert [film.name for film in find_films([films / "one.mp4", films])] == list(NAMES)
+    shutil.copy(films / "one.mp4", tmp_path / "one.mp4")
+    assert {film.name for film in find_films([films, tmp_path])} == {*NAMES, f"{tmp_path.name}/one"}
+    (tmp_path / "one.mp4").rename(tmp_path / "one-variant-2.mp4")
     (variant,) = find_films([tmp_path], prompts())
     assert variant.captions == CAPTIONS and variant.cut_list is None
     with pytest.raises(InputError, match="none of which is named like a film"):
@@ -254,9 +316,21 @@ def test_names_of_films(films: Path, tmp_path: Path) -> None:
 
 
 def test_cut_lists_may_lie_in_a_folder_of_their_own(films: Path, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text('{"lengths": [12, 24]}')
-    found = {film.name: film for film in find_films([films], cut_folder=tmp_path)}
-    assert found["one"].cut_list.num_scenes == 2 and found["two"].cut_list.num_scenes == 3
+    videos, lists = tmp_path / "videos", tmp_path / "lists"
+    for folder in (videos, lists):
+        folder.mkdir()
+    for name in NAMES:
+        shutil.copy(films / f"{name}.mp4", videos)
+    shutil.copy(films / "two.cuts.txt", videos)
+    (lists / "one.json").write_text('{"lengths": [12, 24]}')
+    found = {film.name: film for film in find_films([videos], cut_folder=lists)}
+    assert (found["one"].cut_list.num_scenes, found["two"].cut_list.num_scenes, found["three"].cut_list) == (2, 3, None)
+    (lists / "two.txt").write_text("12 24")
+    assert "expected one list of cuts" in {film.name: film.problem for film in find_films([videos], cut_folder=lists)}["two"]
+    with pytest.raises(InputError, match="no list named like a video"):
+        find_films([videos / "three.mp4"], cut_folder=lists)
+    with pytest.raises(InputError, match="expected a folder with a list of cuts"):
+        find_films([videos], cut_folder=tmp_path / "missing")
 
 
 def test_actor_tags_are_characters() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from mask2dit.cuts import check_frames
 from mask2dit.evaluation.facts import FilmFacts, Look, SceneLook, Value
-from mask2dit.evaluation.metrics import METRICS
+from mask2dit.evaluation.metrics import METRICS, FilmMetric
 from mask2dit.evaluation.metrics.diversity import diversity
 from mask2dit.evaluation.metrics.dynamic_degree import motion
 from mask2dit.evaluation.metrics.frechet_video_distance import frechet_distance
@@ -106,6 +106,12 @@ def test_cut_metrics_of_a_cut_that_is_off_by_one_and_one_that_is_missing() -> No
     assert measured("transition-deviation", missing) == Value(0.0, 1)
 
 
+def test_beside_a_single_frame_nobody_is_sure() -> None:
+    film = film_of([40, 120], [7, 1])
+    found = measured("transition-confidence", film)
+    assert found.value is None and "one frame" in found.reason and measured("sca", film).value < 1
+
+
 def test_detected_cuts_are_not_compared_with_themselves() -> None:
     film = film_of([40, 120], [4, 4])
     detected = replace(film, look=film.look.model_copy(update={"cuts_are": "detected"}))
@@ -167,21 +173,24 @@ def test_frechet_distance_equals_the_root_of_the_product(count: int, other_count
 
 
 def test_fvd_needs_a_reference_and_two_scenes_on_both_sides() -> None:
-    film = film_of([40], [4], scenes={"i3d": vectors(X)})
     fvd = METRICS["fvd"]
-    assert "--reference" in fvd.measure([film], "i3d", None).reason
-    alone = fvd.measure([film], "i3d", vectors(X, Y))
-    assert alone.value is None and "at least 2" in alone.reason
-    assert "1 reference scene" in fvd.measure([film, film], "i3d", vectors(X)).reason
-    films = [replace(film, scenes={"i3d": RANDOM.normal(size=(3, 4)).astype(np.float32)}) for _ in range(6)]
-    found = fvd.measure(films, "i3d", RANDOM.normal(1, 1, size=(18, 4)).astype(np.float32))
-    assert (
-        found.interval is not None and found.interval[0] <= found.value <= found.interval[1] and (found.num_films, found.count) == (6, 18)
-    )
+    assert "--reference" in fvd.missing([vectors(X)], None)
+    assert fvd.missing([vectors(X)], vectors(X, Y)) == "1 scene, and a distribution needs at least 2"
+    assert fvd.missing([vectors(X), vectors(Y)], vectors(X)) == "1 reference scene, and a distribution needs at least 2"
+    assert fvd.missing([vectors(X), vectors(Y)], vectors(X, Y)) == ""
+    assert fvd.statistic([vectors(X), vectors(Y)], [0, 1], vectors(X, Y)) == pytest.approx(0, abs=1e-9)
+    assert math.isnan(fvd.statistic([vectors(X), vectors(Y)], [1], vectors(X, Y)))
+
+
+def test_a_film_that_counts_twice_does_not_differ_from_itself() -> None:
+    films = [vectors(X), vectors(Y), vectors(XY)]
+    assert diversity(films, [0, 0, 1]) == pytest.approx(1) and math.isnan(diversity(films, [2, 2]))
+    assert diversity(films, [0, 0, 2, 1]) == pytest.approx(1 - (2 * HALF + HALF + 0) / 5)
 
 
 def test_every_metric_says_where_it_is_from() -> None:
     for name, metric in METRICS.items():
         assert metric.name == name and metric.about and metric.title
-        home = __import__(metric.measure.__module__, fromlist=["_"])
+        function = metric.measure if isinstance(metric, FilmMetric) else metric.statistic
+        home = __import__(function.__module__, fromlist=["_"])
         assert len(home.__doc__) > 150, name

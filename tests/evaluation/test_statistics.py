@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mask2dit.evaluation.metrics.diversity import diversity
 from mask2dit.evaluation.statistics import mean_interval, paired_interval, statistic_interval
 
 
@@ -27,9 +28,25 @@ def test_the_same_values_have_the_same_interval() -> None:
     assert mean_interval(values) == mean_interval(values)
 
 
-def test_one_value_has_no_interval() -> None:
+def test_few_values_have_students_interval_and_one_has_none() -> None:
     assert mean_interval([1.0]) is None and paired_interval([1.0], [2.0]) is None
-    assert statistic_interval(1.0, 1, lambda drawn: 1.0) is None
+    assert mean_interval([1.0, 3.0]) == pytest.approx((2 - 12.706, 2 + 12.706))
+    assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
+    assert statistic_interval(1.0, 4, lambda drawn: 1.0) is None and statistic_interval(1.0, 5, lambda drawn: 1.0) == (1, 1)
+
+
+@pytest.mark.parametrize("count", [10, 25])
+def test_the_interval_of_diversity_covers_the_truth(count: int) -> None:
+    """Directions around a common one, so that the mean cosine across films is 1 / (1 + variance) for many dimensions."""
+    random, hits, tries = np.random.default_rng(5), 0, 120
+    common = np.ones(400)
+    truth = 1 - 1 / (1 + 1.0)
+    for _ in range(tries):
+        films = [common + random.normal(0, 1, 400)[None] * random.uniform(0.7, 1.3) for _ in range(count)]
+        value = diversity(films)
+        low, high = statistic_interval(value, count, lambda drawn, films=films: diversity(films, drawn), resamples=100)
+        hits += low <= truth <= high
+    assert hits / tries > 0.7  # the truth is only nearly that of the films drawn
 
 
 def test_pairs_take_away_what_they_share() -> None:

@@ -7,10 +7,8 @@ from typing import Annotated
 import typer
 
 from mask2dit.cli.files import Overwrite, check_new, write_text
-from mask2dit.cut_lists import RECORD, CutList, read_cut_list, recorded_lengths
+from mask2dit.cut_lists import FILM, RECORD, CutList, read_cut_list, recorded_lengths
 from mask2dit.errors import InputError
-
-FILM = "film.mp4"
 
 
 def check(

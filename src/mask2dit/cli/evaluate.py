@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from mask2dit.evaluation.measuring import MetricAbout, Number, Results
+    from mask2dit.evaluation.films import FilmSource
+    from mask2dit.evaluation.measuring import Chosen, MetricAbout, Number, Progress, Results
     from mask2dit.evaluation.prompt_sets import PromptSetItem
     from mask2dit.extractors.base import Extractor
 
@@ -81,7 +82,7 @@ def evaluate(
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps.", show_default="the model's", min=1, rich_help_panel=PAPER_PANEL)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all films.", min=0, rich_help_panel=PAPER_PANEL)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of all films.", show_default="0", min=0, rich_help_panel=PAPER_PANEL)] = None,
     limit: Annotated[
         int | None, typer.Option(help="Only the first so many storyboards.", show_default=False, min=1, rich_help_panel=PAPER_PANEL)
     ] = None,
@@ -111,18 +112,17 @@ def evaluate(
     ray = ray or ray_address is not None
     if workers is not None and not ray:
         raise InputError("--workers: got no --ray, expected it with --workers; add --ray, or leave --workers out")
-    specs = extractor_specs(extractor or (["viclip"] if reproduce_paper else []))
-    making = Making(model, baseline_model, revision, steps, seed, offline, memory, device, dtype)
+    specs = extractor_specs([*(extractor or []), *(["viclip"] if reproduce_paper and not _sees_and_reads(extractor) else [])])
+    making = Making(model, baseline_model, revision, steps, seed, limit, offline, memory, device, dtype)
     if not reproduce_paper:
         making.refuse()
-    groups = {} if reproduce_paper and not films and not compare else _groups(films, compare, reproduce_paper)
+    groups = _groups(films, compare, reproduce_paper)
 
     from mask2dit.cli.progress import shown_notes, shown_progress
 
     with shown_notes() as console:
-        from mask2dit.evaluation.features import Store
         from mask2dit.evaluation.films import find_films
-        from mask2dit.evaluation.measuring import choose, gather, measure, wanted_features
+        from mask2dit.evaluation.measuring import choose
         from mask2dit.evaluation.metrics import METRICS
         from mask2dit.ray_cluster import imported_ray
 
@@ -136,23 +136,54 @@ def evaluate(
         if reproduce_paper and prompts is not None:
             groups = {name: [path] for name, path in make_all(list(prompts.values()), making, output).items()}
         found = {name: find_films(paths, prompts, cuts) for name, paths in groups.items()}
-        compared_with = find_films([reference], {}) if reference is not None else ()
+        compared_with = find_films([reference]) if reference is not None else None
+        on_ray = {"load": load, "address": ray_address, "workers": workers} if ray else None
         with shown_progress(console) as progress:
-            store, problems = Store(output / STORE, networks), {}
-            if ray:
-                from mask2dit.evaluation.ray_measuring import look_on_ray
-
-                every = [film for group in (*found.values(), compared_with) for film in group]
-                wanted = wanted_features(chosen)
-                problems = look_on_ray(every, store.folder.resolve(), load, wanted, progress, address=ray_address, workers=workers)
-            gathered = gather(found, store, chosen, progress, problems)
-            theirs = gather({"reference": compared_with}, store, chosen, progress, problems)["reference"] if compared_with else []
-        results = measure(gathered, chosen, networks, machine(), (str(reference), theirs) if reference else None)
+            results = _measured(found, compared_with, str(reference), chosen, networks, output / STORE, progress, on_ray)
         show(results, output)
         if reproduce_paper:
             typer.echo("\n" + "\n".join(beside_published(results)))
     if any(film.problem for group in results.groups for film in group.films):
         raise typer.Exit(1)
+
+
+def _measured(
+    films: "Mapping[str, Sequence[FilmSource]]",
+    compared_with: "Sequence[FilmSource] | None",
+    name: str,
+    chosen: "Sequence[Chosen]",
+    networks: "Mapping[str, Extractor]",
+    folder: Path,
+    progress: "Progress",
+    on_ray: dict[str, Any] | None,
+) -> "Results":
+    """Look at all films, here or on Ray, and compute. compared_with: the films of FVD's reference, and what it is called."""
+    from datetime import UTC, datetime
+
+    from mask2dit.evaluation.features import Store
+    from mask2dit.evaluation.measuring import gather, measure, wanted_features
+
+    store, problems = Store(folder, networks), {}
+    distances = [each for each in chosen if getattr(each.metric, "needs_reference", False)]  # all that a reference is looked at for
+    if on_ray is not None:
+        from mask2dit.evaluation.ray_measuring import look_on_ray
+
+        load, where = on_ray.pop("load"), on_ray
+        every = [film for group in films.values() for film in group]
+        problems = look_on_ray(every, folder, load, wanted_features(chosen), progress, **where)
+        problems |= look_on_ray(compared_with or (), folder, load, wanted_features(distances), progress, **where)
+    gathered = gather(films, store, chosen, progress, problems)
+    reference = None
+    if compared_with is not None:
+        reference = name, gather({"": compared_with}, store, distances, progress, problems)[""]
+    return measure(gathered, chosen, networks, machine(), reference, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def _sees_and_reads(extractor: list[str] | None) -> bool:
+    """Whether one of them can tell how well a scene shows its caption."""
+    from mask2dit.evaluation.metrics.base import VIDEO
+
+    return any(each.partition("=")[0] in VIDEO for each in extractor or [])
 
 
 def show(results: "Results", output: Path) -> None:
@@ -177,17 +208,18 @@ def show(results: "Results", output: Path) -> None:
 def _groups(films: list[Path] | None, compare: tuple[Path, Path] | None, reproduce: bool) -> dict[str, list[Path]]:
     """Films by group: one of all, or two to compare."""
     if reproduce:
-        raise InputError("--reproduce-paper: makes its own films, expected none with it; leave films and --compare out")
+        if films or compare:
+            raise InputError("--reproduce-paper: makes its own films, expected none with it; leave films and --compare out")
+        return {}
     if (films is None) == (compare is None):
         got = "nothing" if films is None else "films and --compare"
         raise InputError(f"evaluate: got {got}, expected films, or --compare A B; for example mask2dit evaluate films")
     if compare is None:
         return {"films": films or []}
-    one, other = compare
-    names = (one.resolve().name, other.resolve().name)
-    return (
-        {one.name: [one], other.name: [other]} if len(set(names)) == 2 and all(map(len, names)) else {str(one): [one], str(other): [other]}
-    )
+    one, other = (path.resolve() for path in compare)
+    if one == other:
+        raise InputError(f"--compare: got {one.name} twice, expected two generators' films; name another folder")
+    return {one.name: [compare[0]], other.name: [compare[1]]} if one.name != other.name else {str(path): [path] for path in compare}
 
 
 def _prompts(asked: str, limit: int | None) -> "Mapping[str, PromptSetItem]":
@@ -198,7 +230,10 @@ def _prompts(asked: str, limit: int | None) -> "Mapping[str, PromptSetItem]":
 
 def metric_names(asked: str | None, every: Mapping[str, object]) -> list[str]:
     """Names of metrics as typed; None is all. Unknown ones are found by who looks them up."""
-    return list(every) if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
+    names = list(every) if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--metrics: got {asked!r}, expected some of {', '.join(every)}; leave it out for all of them")
+    return names
 
 
 def extractor_specs(asked: Sequence[str]) -> dict[str, str | None]:
@@ -212,7 +247,7 @@ def extractor_specs(asked: Sequence[str]) -> dict[str, str | None]:
             raise InputError(f"--extractor: got {name!r}, expected one of judge, {', '.join(NAMES)}; check the spelling")
         if name in specs:
             raise InputError(f"--extractor: got {name} twice, expected each name once; leave one out")
-        specs[name] = weights or None
+        specs[name] = str(Path(weights).resolve()) if weights and os.path.exists(weights) else weights or None  # workers have other folders
     return specs
 
 
@@ -259,16 +294,20 @@ def _list_metrics() -> None:
 def _print(results: "Results", console: "Console") -> None:
     table, instruments = _table(results)
     console.print(table)
-    for line in instruments:
+    for line in (*instruments, *([f"reference: {results.reference}"] if results.reference else [])):
         console.print(line, style="dim", markup=False, soft_wrap=True)
     for comparison in results.comparisons:
-        console.print(f"\n{comparison.one} − {comparison.other}, film by film")
+        console.print(f"\n{comparison.one} − {comparison.other}, film by film (*: the interval leaves out 0)", markup=False)
+        reasons: dict[str, None] = {}
         for metric in results.metrics:
-            number = comparison.differences.get(metric.name)
-            if number is not None and number.value is not None:
-                clear = number.interval is not None and not number.interval[0] <= 0 <= number.interval[1]
-                sure = "  *" if clear else ""
-                console.print(f"  {metric.title:52} {written(number, metric, sign=True)}{sure}", markup=False)
+            number = comparison.differences[metric.name]
+            if number.value is None:
+                reasons[number.reason] = None
+                continue
+            clear = number.interval is not None and not number.interval[0] <= 0 <= number.interval[1]
+            console.print(f"  {metric.title:52} {written(number, metric, sign=True)}{'  *' if clear else ''}", markup=False)
+        for reason in reasons:
+            console.print(f"  not compared: {reason}", style="yellow", markup=False)
     for line in _notes(results):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
 
@@ -301,7 +340,7 @@ def written(number: "Number", metric: "MetricAbout", sign: bool = False) -> str:
     if number.interval is not None:
         low, high = (form.format(each * metric.scale) for each in number.interval)
         text += f"  [{low}, {high}]"
-    return f"{text}  n={number.num_films}"
+    return f"{text}  n={number.num_films}" + (f", {number.count} scenes" if metric.of_set and number.count else "")
 
 
 def _digits(number: "Number", metric: "MetricAbout") -> int:

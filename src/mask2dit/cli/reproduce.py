@@ -59,7 +59,8 @@ class Making:
     baseline: str | None
     revision: str | None
     steps: int | None
-    seed: int
+    seed: int | None
+    limit: int | None
     offline: bool
     memory: str | None
     device: str | None
@@ -68,7 +69,7 @@ class Making:
     def refuse(self) -> None:
         """Raise InputError if anything was said of the making of films, where none are made."""
         said = {"model": self.model, "baseline-model": self.baseline, "revision": self.revision, "steps": self.steps}
-        said |= {"seed": self.seed or None, "memory": self.memory, "dtype": self.dtype}
+        said |= {"seed": self.seed, "limit": self.limit, "memory": self.memory, "dtype": self.dtype}
         for name, value in said.items():
             if value is not None:
                 raise InputError(f"--{name}: got {value}, and no films are made, expected --reproduce-paper with it; leave it out")
@@ -76,7 +77,7 @@ class Making:
     def of(self, way: Way) -> dict[str, Any]:
         """What `batch` takes."""
         model = self.baseline if way.is_baseline and self.baseline else self.model
-        common = {"steps": self.steps, "seed": self.seed, "offline": self.offline, "memory": self.memory, "device": self.device}
+        common = {"steps": self.steps, "seed": self.seed or 0, "offline": self.offline, "memory": self.memory, "device": self.device}
         own = {"model": model, "revision": self.revision if model == self.model else None, "plan": way.plan, "window": way.window}
         return {**common, **own, "dtype": self.dtype}
 
@@ -139,7 +140,7 @@ def _estimate(boards: "Mapping[str, Storyboard]", making: Making) -> str:
     for way in WAYS:
         asked = making.of(way)
         subject = find_subject(asked["model"], revision=asked["revision"], offline=making.offline)
-        settings = FilmSettings(making.seed, num_inference_steps=making.steps, window=way.window)
+        settings = FilmSettings(making.seed or 0, num_inference_steps=making.steps, window=way.window)
         parts = [board] if way.first is None else [board, _beginning(board, way.first)]
         seconds += sum(sum(forecast(part, subject, settings, room, device=device, dtype=dtype).stage_seconds.values()) for part in parts)
     films = len(WAYS) * len(boards)
@@ -147,18 +148,19 @@ def _estimate(boards: "Mapping[str, Storyboard]", making: Making) -> str:
 
 
 def beside_published(results: "Results") -> list[str]:
-    """The paper's table with our rows below the published ones."""
-    lines = [f"{'':34}{'visual':>10}{'semantic':>10}{'sequence':>10}{'FVD':>10}"]
-    lines += [f"{'published: ' + name:34}" + "".join(f"{_cell(value):>10}" for value in row) for name, row in PUBLISHED.items()]
+    """The paper's table with our rows below the published ones. An FVD stands there only if it is of I3D's features, as theirs."""
+    about = {each.name: each for each in results.metrics if each.name in COLUMNS}
+    if "fvd" in about and not about["fvd"].instrument.startswith("i3d"):
+        del about["fvd"]
+    rows: dict[str, tuple[float | None, ...]] = {f"published: {name}": row for name, row in PUBLISHED.items()}
     for group in results.groups:
-        row = [group.values.get(name) for name in COLUMNS]
-        scales = (100, 100, 100, 1)
-        cells = [_cell(None if each is None or each.value is None else each.value * scale) for each, scale in zip(row, scales, strict=True)]
-        lines.append(f"{'here: ' + group.name:34}" + "".join(f"{cell:>10}" for cell in cells))
-    instruments = {about.instrument for about in results.metrics if about.name in COLUMNS and about.instrument}
-    lines.append(
-        f"here: {'; '.join(sorted(instruments)) or 'nothing was measured'}. Their storyboards and reference videos are not public."
-    )
+        numbers = {name: group.values[name].value for name in about}
+        rows[f"here: {group.name}"] = tuple(None if (value := numbers.get(name)) is None else value * about[name].scale for name in COLUMNS)
+    width = max(map(len, rows)) + 2
+    lines = ["".join([" " * width, *(f"{heading:>10}" for heading in ("visual", "semantic", "sequence", "FVD"))])]
+    lines += [f"{name:{width}}" + "".join(f"{_cell(value):>10}" for value in row) for name, row in rows.items()]
+    instruments = sorted({each.instrument for each in about.values() if each.instrument})
+    lines.append(f"here: {'; '.join(instruments) or 'nothing was measured'}. Their storyboards and reference videos are not public.")
     return lines
 
 

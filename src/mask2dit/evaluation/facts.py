@@ -48,6 +48,17 @@ class Look(BaseModel):
     scenes: tuple[SceneLook, ...]
     num_damaged: int = 0
     """Frames that the decoder had to guess in part."""
+    num_stated: int = 0
+    """Frames that the file says it has."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers must know."""
+        found = list(self.check.notes())
+        if self.num_damaged:
+            found.append(f"{self.num_damaged} frames are damaged")
+        if self.check.num_frames < 0.9 * self.num_stated:
+            found.append(f"ends after {self.check.num_frames} of the {self.num_stated} frames that the file says it has")
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,17 @@ from mask2dit.evaluation.looking import (
     look_at,
     take_pictures,
 )
+from mask2dit.evaluation.metrics import METRICS, FilmMetric
 from mask2dit.extractors.base import Extractor
 from mask2dit.files import written_aside
 
-FORMAT = 3  # raised by any change of what a look or a feature is
+FORMAT = 4  # raised by any change of what a look or a feature is
 STRIP_HEIGHT, STRIP_GAP = 120, 4  # pixels
 PICTURES = f"{PICTURES_PER_SECOND:g}/{SHORT_SIDE}/{MOST_PICTURES}"
 """How pictures are taken; another way is another feature."""
+
+LOOKED_AT_WITH = sorted({metric.instrument() for metric in METRICS.values() if isinstance(metric, FilmMetric) and not metric.needs})
+"""The cut detector, the optical flow, and their versions; another one is another look."""
 
 Wanted = Mapping[str, frozenset[str]]
 """What is wanted of each extractor, by its name: "scene", "frame", "text"."""
@@ -62,7 +66,9 @@ class Store:
             look = look_at(film, digest, lambda scene: self._keep(digest, scene, wanted))
             with written_aside(self._look_path(film, digest)) as part:
                 part.write_text(look.model_dump_json(), encoding="utf-8")
-        if not all(path.exists() for path in self._paths(look, wanted)):
+        for path in self._paths(look, wanted):
+            _remove_damaged(path)
+        if not all(path.exists() for path in (*self._paths(look, wanted), *self.strips(look))):
             take_pictures(film, look, lambda scene: self._keep(digest, scene, wanted))
         return self._told(film, look, wanted)
 
@@ -105,14 +111,16 @@ class Store:
 
     def _texts(self, name: str, captions: Sequence[str]) -> Features:
         paths = [self._path(name, "text", caption) for caption in captions]
+        for path in paths:
+            _remove_damaged(path)
         missing = list(dict.fromkeys(caption for caption, path in zip(captions, paths, strict=True) if not path.exists()))
         if missing:
             for caption, feature in zip(missing, self.extractors[name].text(missing), strict=True):
                 _write(self._path(name, "text", caption), feature)
-        return np.stack([_load(path) for path in paths])
+        return np.stack([np.load(path) for path in paths])
 
     def _read(self, name: str, kind: str, look: Look) -> list[Features]:
-        return [_load(path) for path in self._paths(look, {name: frozenset({kind})})]
+        return [np.load(path) for path in self._paths(look, {name: frozenset({kind})})]
 
     def _paths(self, look: Look, wanted: Wanted) -> list[Path]:
         return [
@@ -128,7 +136,7 @@ class Store:
 
     def _look_path(self, film: FilmSource, digest: str) -> Path:
         cuts = film.cut_list and (film.cut_list.are_cuts, film.cut_list.numbers, film.cut_list.in_seconds)
-        return self.folder / "looks" / f"{_digest(FORMAT, digest, cuts, PICTURES)}.json"
+        return self.folder / "looks" / f"{_digest(FORMAT, digest, cuts, PICTURES, LOOKED_AT_WITH)}.json"
 
     def _read_look(self, path: Path) -> Look | None:
         with suppress(OSError, ValidationError, ValueError):
@@ -152,14 +160,17 @@ def _digest(*parts: object) -> str:
 
 
 def _write(path: Path, feature: Features) -> None:
+    if not np.isfinite(feature).all():
+        raise InputError(f"{path.parent.name}: got numbers that are not finite, expected a feature; the extractor's weights may be damaged")
     with written_aside(path) as part:
         np.save(part, np.asarray(feature, np.float32))
 
 
-def _load(path: Path) -> Features:
+def _remove_damaged(path: Path) -> None:
+    """A file that no feature can be read from, as a failing disk leaves it, goes, so that the feature is computed again."""
     try:
-        return np.load(path)  # type: ignore[no-any-return]
+        np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        return
     except (OSError, ValueError, EOFError):
-        raise InputError(
-            f"{path}: is damaged, expected a feature that was kept; delete it, and the same command computes it again"
-        ) from None
+        path.unlink(missing_ok=True)

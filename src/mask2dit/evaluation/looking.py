@@ -75,6 +75,7 @@ def look_at(film: FilmSource, digest: str, on_scene: OnScene) -> Look:
             check=check,
             scenes=tuple(looks),
             num_damaged=opened.num_damaged,
+            num_stated=round(facts.duration_seconds * facts.fps),
         )
 
 
@@ -105,8 +106,8 @@ class _Sampler:
         self._end_scene()
 
     def _add(self, frame: Frame) -> None:
-        # The k-th picture is the first frame at or after k ticks of the scene's own clock.
-        if self._number - self._start < math.ceil(self._taken * self._frames_per_picture - 1e-6):
+        # The k-th picture is the frame that is shown after k ticks of the scene's own clock.
+        if self._number - self._start < math.floor(self._taken * self._frames_per_picture + 1e-6):
             return
         if self._taken % self._every == 0:
             self._pictures.append(_made_small(frame))

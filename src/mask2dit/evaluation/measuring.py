@@ -6,10 +6,10 @@ difference of pairs. A film that cannot be read is a problem with a reason, and 
 
 from __future__ import annotations
 
-import datetime
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Protocol
@@ -18,11 +18,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from mask2dit.errors import InputError, Mask2DiTError, OutputError
-from mask2dit.evaluation.facts import FilmFacts, Value
+from mask2dit.evaluation.facts import Features, FilmFacts, Value
 from mask2dit.evaluation.features import Store, Wanted
 from mask2dit.evaluation.films import FilmSource
 from mask2dit.evaluation.metrics import METRICS, FilmMetric, Metric, SetMetric
-from mask2dit.evaluation.statistics import mean_interval, paired_interval
+from mask2dit.evaluation.metrics.base import Scenes
+from mask2dit.evaluation.statistics import mean_interval, paired_interval, statistic_interval
 from mask2dit.extractors.base import Extractor
 
 FORMAT = 1
@@ -88,6 +89,8 @@ class MetricAbout(_Result):
     parts: str
     scale: float
     instrument: str
+    of_set: bool = False
+    """Whether it is a number of the set as a whole: then `count` scenes of its films are in it, and films have none."""
 
 
 class Number(_Result):
@@ -141,6 +144,7 @@ class Results(_Result):
     groups: tuple[GroupResult, ...]
     comparisons: tuple[Comparison, ...] = ()
     reference: str = ""
+    """What FVD compares with: its name, how much of it there is, and what could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,19 +199,26 @@ def measure(
     extractors: Mapping[str, Extractor],
     machine: dict[str, str],
     reference: tuple[str, Sequence[Measured]] | None = None,
+    date: str = "",
 ) -> Results:
     """All values of all groups, and the differences between them. reference: what it is called, and its films."""
-    facts = [each.facts for films in gathered.values() for each in films if each.facts]
     rows = reference and [each.facts for each in reference[1] if each.facts]
     groups = tuple(_group(name, films, chosen, rows) for name, films in gathered.items())
     return Results(
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        date=date,
         machine=machine,
-        metrics=tuple(_about(each, extractors, facts) for each in chosen),
+        metrics=tuple(_about(each, extractors) for each in chosen),
         groups=groups,
-        comparisons=tuple(_compare(one, other, chosen) for one, other in combinations(groups, 2)),
-        reference=reference[0] if reference else "",
+        comparisons=tuple(_compare(one, other, gathered, chosen, rows) for one, other in combinations(gathered, 2)),
+        reference=_told_reference(*reference) if reference else "",
     )
+
+
+def _told_reference(name: str, films: Sequence[Measured]) -> str:
+    scenes = sum(each.facts.num_scenes for each in films if each.facts)
+    bad = [each.result.problem for each in films if each.facts is None]
+    unread = f"; {len(bad)} more could not be read ({bad[0]})" if bad else ""
+    return f"{name}: {len(films) - len(bad)} videos, {scenes} scenes, taken as they are{unread}"
 
 
 def _group(name: str, films: Sequence[Measured], chosen: Sequence[Chosen], reference: Sequence[FilmFacts] | None) -> GroupResult:
@@ -243,70 +254,98 @@ def _film(source: FilmSource, facts: FilmFacts | str, chosen: Sequence[Chosen]) 
         cuts_are=look.cuts_are,
         found_cuts=look.check.found,
         values=values,
-        notes=tuple(_notes(facts)),
+        notes=tuple(note for note in (facts.amiss, source.note, *look.notes()) if note),
     )
-
-
-def _notes(facts: FilmFacts) -> Iterable[str]:
-    if facts.amiss:
-        yield facts.amiss
-    yield from facts.look.check.notes()
-    if facts.look.num_damaged:
-        yield f"{facts.look.num_damaged} frames are damaged"
 
 
 def _mean(values: Sequence[Number]) -> Number:
     """Of a group, from its films."""
     found = [each.value for each in values if each.value is not None]
+    missing = Counter(each.reason for each in values if each.value is None)
     if not found:
-        reasons = list(dict.fromkeys(each.reason for each in values if each.reason))
-        return Number(value=None, reason=reasons[0] if reasons else "no film could be measured")
-    left_out = len(values) - len(found)
-    why = next((each.reason for each in values if each.value is None), "")
+        return Number(value=None, reason="; ".join(missing) or "no film could be measured")
     return Number(
         value=float(np.mean(found)),
         interval=mean_interval(found),
         num_films=len(found),
         count=sum(each.count for each in values if each.value is not None),
-        reason=f"not of {left_out}: {why}" if left_out else "",
+        reason="; ".join(f"not of {count}: {reason}" for reason, count in missing.items()),
     )
 
 
 def _set_number(metric: SetMetric, films: Sequence[FilmFacts], extractor: str, reference: Sequence[FilmFacts] | None) -> Number:
     if not films:
         return Number(value=None, reason="no film could be measured")
+    scenes, rows = [film.scenes[extractor] for film in films], _rows(metric, extractor, reference)
+    if missing := _missing(metric, scenes, rows, reference):
+        return Number(value=None, reason=missing, num_films=len(films))
+    value = metric.statistic(scenes, range(len(scenes)), rows)
+    interval = statistic_interval(value, len(scenes), lambda drawn: metric.statistic(scenes, drawn, rows))
+    return Number(value=value, interval=interval, num_films=len(films), count=sum(map(len, scenes)))
+
+
+def _rows(metric: SetMetric, extractor: str, reference: Sequence[FilmFacts] | None) -> Features | None:
+    """The reference's scenes; None where the metric takes none, or there are none."""
+    return np.concatenate([film.scenes[extractor] for film in reference]) if metric.needs_reference and reference else None
+
+
+def _missing(metric: SetMetric, scenes: Scenes, rows: Features | None, reference: Sequence[FilmFacts] | None) -> str:
     if metric.needs_reference and reference is not None and not reference:
-        return Number(value=None, reason="no reference video could be read")
-    rows = np.concatenate([film.scenes[extractor] for film in reference]) if metric.needs_reference and reference else None
-    return Number(**asdict(metric.measure(films, extractor, rows)))
+        return "no reference video could be read"
+    return metric.missing(scenes, rows)
 
 
-def _compare(one: GroupResult, other: GroupResult, chosen: Sequence[Chosen]) -> Comparison:
-    differences = {}
-    theirs = {film.name: film for film in other.films}
-    for each in chosen:
-        if not isinstance(each.metric, FilmMetric):
-            continue
-        name = each.metric.name
-        couples = [
-            (mine.value, yours.value)
-            for film in one.films
-            if film.name in theirs
-            and (mine := film.values.get(name)) is not None
-            and (yours := theirs[film.name].values.get(name)) is not None
-            and mine.value is not None
-            and yours.value is not None
-        ]
-        if not couples:
-            differences[name] = Number(value=None, reason="no film of one name was measured in both")
-            continue
-        ours, others = zip(*couples, strict=True)
-        mean = float(np.mean(np.subtract(ours, others)))
-        differences[name] = Number(value=mean, interval=paired_interval(ours, others), num_films=len(couples))
-    return Comparison(one=one.name, other=other.name, differences=differences)
+def _compare(
+    one: str,
+    other: str,
+    gathered: Mapping[str, Sequence[Measured]],
+    chosen: Sequence[Chosen],
+    reference: Sequence[FilmFacts] | None,
+) -> Comparison:
+    """Film by film, by name; where each group has one film, those two."""
+    mine, theirs = gathered[one], {each.result.name: each for each in gathered[other]}
+    couples = [(each, theirs[each.result.name]) for each in mine if each.result.name in theirs]
+    if len(mine) == len(theirs) == 1:
+        couples = [(mine[0], gathered[other][0])]
+    couples = [(each, its) for each, its in couples if each.facts and its.facts]
+    differences = {each.metric.name: _difference(each, couples, reference) for each in chosen}
+    return Comparison(one=one, other=other, differences=differences)
 
 
-def _about(each: Chosen, extractors: Mapping[str, Extractor], facts: Sequence[FilmFacts]) -> MetricAbout:
+def _difference(each: Chosen, couples: Sequence[tuple[Measured, Measured]], reference: Sequence[FilmFacts] | None) -> Number:
+    metric = each.metric
+    if each.extractor is None:
+        return Number(value=None, reason=_no_extractor(metric))
+    if not couples:
+        return Number(value=None, reason="no film of one name was measured in both")
+    if isinstance(metric, SetMetric):
+        return _set_difference(metric, each.extractor, couples, reference)
+    values = [(ours.result.values[metric.name].value, others.result.values[metric.name].value) for ours, others in couples]
+    both = [(a, b) for a, b in values if a is not None and b is not None]
+    if not both:
+        return Number(value=None, reason="no film of one name has a value in both")
+    ones, others = zip(*both, strict=True)
+    return Number(value=float(np.mean(np.subtract(ones, others))), interval=paired_interval(ones, others), num_films=len(both))
+
+
+def _set_difference(
+    metric: SetMetric, extractor: str, couples: Sequence[tuple[Measured, Measured]], reference: Sequence[FilmFacts] | None
+) -> Number:
+    """The same films are drawn on both sides."""
+    ours = [each.facts.scenes[extractor] for each, _ in couples if each.facts]
+    others = [each.facts.scenes[extractor] for _, each in couples if each.facts]
+    rows = _rows(metric, extractor, reference)
+    if missing := _missing(metric, ours, rows, reference) or _missing(metric, others, rows, reference):
+        return Number(value=None, reason=missing, num_films=len(couples))
+
+    def difference(drawn: Sequence[int]) -> float:
+        return metric.statistic(ours, drawn, rows) - metric.statistic(others, drawn, rows)
+
+    value = difference(range(len(couples)))
+    return Number(value=value, interval=statistic_interval(value, len(couples), difference), num_films=len(couples))
+
+
+def _about(each: Chosen, extractors: Mapping[str, Extractor]) -> MetricAbout:
     metric = each.metric
     return MetricAbout(
         name=metric.name,
@@ -316,24 +355,17 @@ def _about(each: Chosen, extractors: Mapping[str, Extractor], facts: Sequence[Fi
         about=metric.about,
         parts=metric.parts,
         scale=metric.scale,
-        instrument=_instrument(each, extractors, facts),
+        instrument=_instrument(each, extractors),
+        of_set=isinstance(metric, SetMetric),
     )
 
 
-def _instrument(each: Chosen, extractors: Mapping[str, Extractor], facts: Sequence[FilmFacts]) -> str:
+def _instrument(each: Chosen, extractors: Mapping[str, Extractor]) -> str:
     if each.extractor:
         extractor = extractors[each.extractor]
         pictures = "all pictures of a scene" if each.metric.needs == ("frame",) else f"{extractor.num_frames} frames a scene"
         return f"{extractor.name} ({extractor.weights}), {pictures}"
-    if each.metric.needs:
-        return ""
-    if each.metric.name == "dynamic-degree":
-        import cv2
-
-        return f"Farnebäck's optical flow, OpenCV {cv2.__version__}"
-    if each.metric.name.endswith("drift"):
-        return "mean colours in CIELAB, all frames"
-    return str(facts[0].look.check.detector) if facts else ""
+    return each.metric.instrument() if isinstance(each.metric, FilmMetric) else ""
 
 
 def _no_extractor(metric: Metric) -> str:

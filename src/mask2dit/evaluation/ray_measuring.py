@@ -5,9 +5,12 @@ see by the same names. Values are computed by the caller from the store, so that
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mask2dit.errors import InputError, Mask2DiTError
 from mask2dit.evaluation.features import Store, Wanted
 from mask2dit.evaluation.films import FilmSource
 from mask2dit.evaluation.measuring import Progress, attempt
@@ -35,11 +38,13 @@ def look_on_ray(
     address: of a cluster; None as in `ray_cluster.connected`. workers: None for one per GPU or, without, per CPU. Raises InputError.
     """
     ray = imported_ray()
-    progress.start("looking", len(films))
+    by_place = {film.video.resolve(): film for film in films}  # workers have other folders, and a film of two groups is one
+    progress.start("looking", len(by_place))
     with connected(ray, address, workers):
-        problems = _gone_through(ray, films, folder, load, wanted, progress, workers)
+        there = [replace(film, video=place) for place, film in by_place.items()]
+        problems = _gone_through(ray, there, folder.resolve(), load, wanted, progress, workers)
     progress.done()
-    return problems
+    return {film.video: problems[film.video.resolve()] for film in films if film.video.resolve() in problems}
 
 
 def _gone_through(
@@ -48,6 +53,9 @@ def _gone_through(
     count, needs = open_workers(ray, workers, len(films))
     remote = ray.remote(max_restarts=-1, max_task_retries=TRIES - 1, **needs)(_Worker)
     idle = [remote.remote(folder, load, needs.get("num_cpus")) for _ in range(count)]
+    for problem in ray.get([worker.begin.remote() for worker in idle]):
+        if problem:
+            raise InputError(f"--ray: a worker cannot begin: {problem}")
     waiting, problems = list(reversed(films)), dict[Path, str]()
     running: dict[Any, tuple[Any, FilmSource]] = {}
     try:
@@ -78,7 +86,19 @@ class _Worker:
         import torch
 
         torch.set_num_threads(int(threads or 1))
-        self._store = Store(folder, load())
+        self._folder, self._load = folder, load
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self._folder, self._load())  # a worker in the place of one that died has not begun
+
+    def begin(self) -> str:
+        """Load the networks; returns what is wrong with them, or nothing."""
+        try:
+            _ = self._store
+        except Mask2DiTError as error:
+            return str(error)
+        return ""
 
     def look(self, film: FilmSource, wanted: Wanted) -> str:
         """Fill the store; returns what is wrong with the film, or nothing."""

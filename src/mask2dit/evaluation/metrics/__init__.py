@@ -16,9 +16,9 @@ from mask2dit.evaluation.metrics import (
     transition_deviation,
     visual_consistency,
 )
-from mask2dit.evaluation.metrics.base import FilmMetric, Metric, SetMetric, SetValue
+from mask2dit.evaluation.metrics.base import FilmMetric, Metric, SetMetric
 
-__all__ = ["METRICS", "FilmMetric", "Metric", "SetMetric", "SetValue"]
+__all__ = ["METRICS", "FilmMetric", "Metric", "SetMetric"]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mask2dit.evaluation.facts import Features, FilmFacts, Value
-from mask2dit.evaluation.statistics import Interval
 
 Need = Literal["scene", "text", "frame"]
 Better = Literal["higher", "lower", "neither"]
@@ -37,28 +36,28 @@ class FilmMetric:
     """What a film's value is the mean of."""
     scale: float = 1.0
     about: str = ""
+    instrument: Callable[[], str] = str
+    """What it is measured with, where that is no extractor."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetValue:
-    """A number for a set, its interval, and of how many films and parts it was taken."""
-
-    value: float | None
-    interval: Interval | None = None
-    num_films: int = 0
-    count: int = 0
-    reason: str = ""
+Scenes = Sequence[Features]
+"""Scene features [S, D] of each film."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetMetric:
-    """A number for a set of films as a whole. `measure` takes the films, the extractor's name, and features [N, D] of reference scenes."""
+    """A number for a set of films as a whole.
+
+    `statistic` takes the scenes of every film, the films to count by their indices (each perhaps more than once), and features [N, D] of
+    reference scenes. `missing`: the reason why there is no number, or "".
+    """
 
     name: str
     title: str
     unit: str
     better: Better
-    measure: Callable[[Sequence[FilmFacts], str, Features | None], SetValue]
+    statistic: Callable[[Scenes, Sequence[int], Features | None], float]
+    missing: Callable[[Scenes, Features | None], str]
     needs: tuple[Need, ...] = ()
     prefers: tuple[str, ...] = ()
     parts: str = "scenes"

@@ -6,6 +6,7 @@ the first. Repeated extension is known to raise it.
 
 from mask2dit.evaluation.facts import FilmFacts, Value
 from mask2dit.evaluation.metrics.base import FilmMetric
+from mask2dit.evaluation.metrics.colour_drift import colour_instrument
 
 
 def _measure(film: FilmFacts, extractor: str) -> Value:
@@ -13,5 +14,11 @@ def _measure(film: FilmFacts, extractor: str) -> Value:
 
 
 METRIC = FilmMetric(
-    "contrast-drift", "Contrast drift", "L*", "neither", _measure, about="of a scene's spread of lightness from the first scene's"
+    "contrast-drift",
+    "Contrast drift",
+    "L*",
+    "neither",
+    _measure,
+    instrument=colour_instrument,
+    about="of a scene's spread of lightness from the first scene's",
 )

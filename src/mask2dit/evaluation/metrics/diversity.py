@@ -4,38 +4,39 @@
 films only.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from mask2dit.evaluation.facts import Features, FilmFacts
-from mask2dit.evaluation.metrics.base import VIDEO, SetMetric, SetValue
-from mask2dit.evaluation.statistics import statistic_interval
+from mask2dit.evaluation.facts import Features
+from mask2dit.evaluation.metrics.base import VIDEO, Scenes, SetMetric
 
 
-def diversity(films: Sequence[Features]) -> float:
-    """Of the scene features [S, D] of each of at least two films."""
+def diversity(films: Scenes, drawn: Sequence[int] | None = None) -> float:
+    """Of the scene features [S, D] of each film. drawn: films that count, by index, as often as they are there; None: each once.
+
+    A film that counts twice is not paired with itself. NaN where fewer than two different films count.
+    """
     # The mean cosine of all pairs across films, by sums: of everything with everything, less each film with itself.
+    times = Counter(range(len(films)) if drawn is None else drawn)
+    sums, counts = [], []
     with np.errstate(invalid="ignore", divide="ignore"):
-        units = [np.asarray(film, np.float64) / np.linalg.norm(film, axis=1, keepdims=True) for film in films]
-    sums = np.stack([film.sum(axis=0) for film in units])
-    counts = np.array([len(film) for film in units], np.float64)
-    across = float(sums.sum(axis=0) @ sums.sum(axis=0) - (sums * sums).sum())
-    num_pairs = counts.sum() ** 2 - (counts * counts).sum()
-    return float(1 - across / num_pairs)
+        for index, weight in times.items():
+            units = np.asarray(films[index], np.float64) / np.linalg.norm(films[index], axis=1, keepdims=True)
+            sums.append(weight * units.sum(axis=0))
+            counts.append(weight * len(units))
+        whole, total = np.sum(sums, axis=0), sum(counts)
+        num_pairs = np.float64(total**2 - sum(count**2 for count in counts))
+        return float(1 - (whole @ whole - sum(each @ each for each in sums)) / num_pairs)
 
 
-def _measure(films: Sequence[FilmFacts], extractor: str, reference: Features | None) -> SetValue:
-    scenes = [film.scenes[extractor] for film in films]
-    if len(scenes) < 2:
-        return SetValue(None, num_films=len(scenes), reason="one film: there is no other to differ from")
-    value = diversity(scenes)
+def _statistic(films: Scenes, drawn: Sequence[int], reference: Features | None) -> float:
+    return diversity(films, drawn)
 
-    def of_films(drawn: Sequence[int]) -> float:
-        distinct = sorted(set(drawn))  # a film drawn twice would differ from itself by nothing
-        return diversity([scenes[index] for index in distinct]) if len(distinct) > 1 else float("nan")
 
-    return SetValue(value, statistic_interval(value, len(scenes), of_films), len(scenes), sum(map(len, scenes)))
+def _missing(films: Scenes, reference: Features | None) -> str:
+    return "one film: there is no other to differ from" if len(films) < 2 else ""
 
 
 METRIC = SetMetric(
@@ -43,7 +44,8 @@ METRIC = SetMetric(
     "Diversity between films",
     "%",
     "neither",
-    _measure,
+    _statistic,
+    _missing,
     needs=("scene",),
     prefers=VIDEO,
     scale=100,

@@ -7,6 +7,7 @@ too. In smooth areas, where flow is least certain, strong compression still rais
 and asks whether they pass a threshold; ours is the speed itself.
 """
 
+from importlib.metadata import version
 from itertools import pairwise
 
 import numpy as np
@@ -43,6 +44,12 @@ def motion(pictures: NDArray[np.uint8], per_second: float) -> float | None:
     return 100 * per_second * float(np.mean(speeds)) / float(max(size))
 
 
+def flow_instrument() -> str:
+    """The flow, and what of it counts."""
+    about = f"pictures of {LONGEST_SIDE} pixels, fastest {FASTEST:.0%}, blur {BLUR:g}, still below {STILL:g}"
+    return f"Farnebäck's optical flow, OpenCV {version('opencv-python-headless')} ({about})"
+
+
 def _measure(film: FilmFacts, extractor: str) -> Value:
     return Value.mean([scene.motion for scene in film.look.scenes if scene.motion is not None], "no scene has two pictures")
 
@@ -53,5 +60,6 @@ METRIC = FilmMetric(
     "% of the picture per second",
     "neither",
     _measure,
+    instrument=flow_instrument,
     about="speed of the fastest 5 % of a picture, by optical flow",
 )

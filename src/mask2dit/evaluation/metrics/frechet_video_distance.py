@@ -2,7 +2,7 @@
 
 |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) for Gaussians with the means and (unbiased) covariances of both sets' features, in float64. Source:
 Unterthiner et al., FVD (2019), with I3D features; another extractor gives another number. It falls with the number of scenes, so n, the
-extractor and its frame count belong to it, and sets of different n are not comparable.
+extractor and its frame count belong to it, and sets of different n are not comparable. Its interval holds the reference fixed.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mask2dit.evaluation.facts import Features, FilmFacts
-from mask2dit.evaluation.metrics.base import DISTANCE, SetMetric, SetValue
-from mask2dit.evaluation.statistics import statistic_interval
+from mask2dit.evaluation.facts import Features
+from mask2dit.evaluation.metrics.base import DISTANCE, Scenes, SetMetric
 
 FEWEST = 2  # scenes; a single one has no covariance
 
@@ -36,21 +35,18 @@ def _reduced(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows
 
 
-def _measure(films: Sequence[FilmFacts], extractor: str, reference: Features | None) -> SetValue:
-    scenes = [film.scenes[extractor] for film in films]
-    count = sum(map(len, scenes))
+def _statistic(films: Scenes, drawn: Sequence[int], reference: Features | None) -> float:
+    rows = np.concatenate([films[index] for index in drawn])
+    return frechet_distance(rows, reference) if reference is not None and len(rows) >= FEWEST else float("nan")
+
+
+def _missing(films: Scenes, reference: Features | None) -> str:
     if reference is None:
-        return SetValue(None, num_films=len(films), reason="nothing to compare with; name a folder of videos with --reference")
-    if count < FEWEST or len(reference) < FEWEST:
-        which = f"{count} scene" if count < FEWEST else f"{len(reference)} reference scene"
-        return SetValue(None, num_films=len(films), count=count, reason=f"{which}, and a distribution needs at least {FEWEST}")
-    value = frechet_distance(np.concatenate(scenes), reference)
-
-    def of_films(drawn: Sequence[int]) -> float:
-        rows = np.concatenate([scenes[index] for index in drawn])
-        return frechet_distance(rows, reference) if len(rows) >= FEWEST else float("nan")
-
-    return SetValue(value, statistic_interval(value, len(scenes), of_films), len(films), count)
+        return "nothing to compare with; name a folder of videos with --reference"
+    for count, which in ((sum(map(len, films)), "scene"), (len(reference), "reference scene")):
+        if count < FEWEST:
+            return f"{count} {which}{'s' * (count != 1)}, and a distribution needs at least {FEWEST}"
+    return ""
 
 
 METRIC = SetMetric(
@@ -58,7 +54,8 @@ METRIC = SetMetric(
     "Fréchet video distance (FVD)",
     "",
     "lower",
-    _measure,
+    _statistic,
+    _missing,
     needs=("scene",),
     prefers=DISTANCE,
     about="distance of the scenes' features from those of reference videos",

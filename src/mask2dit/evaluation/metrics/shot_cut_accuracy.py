@@ -5,8 +5,15 @@ so that the sum is least, at most half a scene apart; the price is the film's me
 with a fixed price; the price is ours, and `cuts.PRICE`. Which detector found the cuts stands beside the number.
 """
 
+from mask2dit.cuts import PRICE, detector
 from mask2dit.evaluation.facts import FilmFacts, Value
 from mask2dit.evaluation.metrics.base import FilmMetric
+
+
+def cut_instrument() -> str:
+    """The detector, and the price."""
+    return f"{detector()}; a missed or unwanted cut costs {PRICE:g} mean scene length"
+
 
 NOT_ASKED = "where the cuts were asked for is not known; name it with --cuts"
 
@@ -24,5 +31,6 @@ METRIC = FilmMetric(
     "higher",
     _measure,
     parts="cuts",
+    instrument=cut_instrument,
     about="exp(−NSD): 1 where every cut lies where it was asked for and no other is there",
 )

@@ -3,6 +3,7 @@
 Mean |found − asked| in frames, over matched cuts only; what was missed counts in SCA. Source: as in ShotStream (2026) and its predecessors.
 """
 
+from mask2dit.cuts import detector
 from mask2dit.evaluation.facts import FilmFacts, Value
 from mask2dit.evaluation.metrics.base import FilmMetric
 from mask2dit.evaluation.metrics.shot_cut_accuracy import NOT_ASKED
@@ -24,5 +25,6 @@ METRIC = FilmMetric(
     "lower",
     _measure,
     parts="cuts",
+    instrument=lambda: str(detector()),
     about="mean distance of matched cuts from where they were asked for",
 )
