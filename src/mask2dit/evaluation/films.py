@@ -91,7 +91,7 @@ def _films(path: Path, cut_folder: Path | None) -> Iterator[FilmSource]:
             inside = [
                 each
                 for each in sorted(path.iterdir())
-                if not each.name.startswith(".") and (is_film(each) or each.suffix.lower() in VIDEO_SUFFIXES)
+                if not each.name.startswith(".") and (is_film(each) or (each.suffix.lower() in VIDEO_SUFFIXES and each.is_file()))
             ]
             if not inside:
                 raise InputError(f"{path}: holds no film, expected films' folders or videos ({', '.join(VIDEO_SUFFIXES[:4])} …)")

@@ -8,7 +8,7 @@ longer one every second picture is dropped, again and again. Where nobody says w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mask2dit.cuts import check_cuts, detect_cuts
+from mask2dit.cuts import FilmCheck, check_cuts, detect_cuts
+from mask2dit.errors import InputError
 from mask2dit.evaluation.facts import CutSource, Look, SceneLook
 from mask2dit.evaluation.films import FilmSource
 from mask2dit.evaluation.metrics.dynamic_degree import motion
@@ -63,7 +64,7 @@ def look_at(film: FilmSource, digest: str, on_scene: OnScene) -> Look:
 
         opened.num_damaged = 0
         sampler = _Sampler(cuts, facts.fps, seen)
-        check = check_cuts(sampler.passed_on(opened.frames()), cuts)
+        check = _checked(film, sampler.passed_on(opened.frames()), cuts)
         if film.cut_list is not None:
             film.cut_list.check_end(check.num_frames, facts.fps)
         return Look(
@@ -77,6 +78,15 @@ def look_at(film: FilmSource, digest: str, on_scene: OnScene) -> Look:
             num_damaged=opened.num_damaged,
             num_stated=round(facts.duration_seconds * facts.fps),
         )
+
+
+def _checked(film: FilmSource, frames: Iterable[Frame], cuts: Sequence[int]) -> FilmCheck:
+    try:
+        return check_cuts(frames, cuts)
+    except InputError as error:
+        if film.cut_list is None or not str(error).startswith("cuts: "):
+            raise
+        raise InputError(f"{film.cut_list.source}: {str(error).removeprefix('cuts: ')}") from None
 
 
 def take_pictures(film: FilmSource, look: Look, on_scene: OnScene) -> None:

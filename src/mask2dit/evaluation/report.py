@@ -26,6 +26,7 @@ from mask2dit.evaluation.report_words import (
     group_name,
     metric_name,
     missing_values,
+    sample_size,
     why,
     with_unit,
 )
@@ -121,7 +122,7 @@ def _summary_row(about: MetricAbout, results: Results, scale: Scale) -> str:
 def _summary_cell(about: MetricAbout, number: Number | None, scale: Scale, best: bool) -> str:
     if number is None or not scale.has(number):
         return f'<td>– <small class="why">{plain(why(number))}</small></td>'
-    spread = " ".join(f"<span>{part}</span>" for part in (scale.interval(number), f"n = {number.num_films}") if part)
+    spread = " ".join(f"<span>{part}</span>" for part in (scale.interval(number), sample_size(about, number)) if part)
     parts = f' title="{plain(f"{number.count} {about.parts}")}"' if number.count else ""
     left_out = f'<small class="why">{plain(number.reason)}</small>' if number.reason else ""
     value = scale.text(number.value)
@@ -196,7 +197,7 @@ def _comparison(
             missing.append((about.title, why(number)))
             continue
         low, high = scale.ends(number)
-        spread = " · ".join(part for part in (scale.interval(number, sign=True), f"n = {number.num_films}") if part)
+        spread = " · ".join(part for part in (scale.interval(number, sign=True), sample_size(about, number)) if part)
         words = f"<b>{scale.text(number.value, sign=True)}</b> <small>{spread}</small>"
         row = DifferenceRow(with_unit(about), scale.of(number.value), low, high, reaches[about.name], words)
         rows.append(replace(row, verdict=_verdict(results, found, about, row)) if row.is_sure else row)

@@ -88,3 +88,8 @@ def missing_values(missing: Iterable[tuple[str, str]]) -> str:
     for title, reason in missing:
         by_reason.setdefault(reason, []).append(title)
     return "".join(f'<p class="note">– {plain(", ".join(titles))}: {plain(reason)}</p>' for reason, titles in by_reason.items())
+
+
+def sample_size(about: MetricAbout, number: Number) -> str:
+    """Of how much a number was taken: films, and scenes where it is one of the set as a whole."""
+    return f"n = {number.num_films}" + (f", {number.count} scenes" if about.of_set and number.count else "")
