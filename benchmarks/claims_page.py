@@ -117,7 +117,8 @@ def page_part(result: Mapping[str, Any]) -> str:
     verdicts = {True: "shown", False: "refuted", None: "not shown"}
     trainings = f"{result['trainings']} training{'s' * (result['trainings'] > 1)} of each plan"
     lines = [
-        f"{result['stories']} held-out stories, two tellings of each, level A · {trainings} · {result['parameters'] / 1e6:.1f} M parameters · {where['cpu']}, {where['cores']} cores · {result['date']}. "
+        f"{result['stories']} held-out stories, two tellings of each, level A · {trainings} · "
+        f"{result['parameters'] / 1e6:.1f} M parameters · {where['cpu']}, {where['cores']} cores · {result['date']}. "
         "Intervals are over stories: they say what other stories would give, not what another training would.",
         "",
         "| claim | verdict | numbers |",
