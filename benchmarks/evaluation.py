@@ -2,9 +2,9 @@
 
     python benchmarks/evaluation.py --rounds 3 --out benchmarks/results/evaluation.json
 
-Films of three scenes of 17 frames at 480 × 720 and eight frames per second, cut together from FFmpeg's own sources; for memory, many of nine
-frames at 96 × 144. The networks are the judge and a DINOv2 of the small model's size with random weights: the arithmetic is the same. Needs
-Linux (peak memory is read from the kernel).
+Films of three scenes of 17 frames at 480 × 720 and eight frames per second, cut together from FFmpeg's own sources; for memory, many of 9
+frames a scene at 96 × 144. The networks are the judge and a DINOv2 of the small model's size with random weights: the arithmetic is the
+same. Needs Linux (peak memory is read from the kernel).
 """
 
 import argparse
