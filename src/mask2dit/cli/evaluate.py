@@ -168,10 +168,8 @@ def _measured(
     if on_ray is not None:
         from mask2dit.evaluation.ray_measuring import look_on_ray
 
-        load, where = on_ray.pop("load"), on_ray
-        every = [film for group in films.values() for film in group]
-        problems = look_on_ray(every, folder, load, wanted_features(chosen), progress, **where)
-        problems |= look_on_ray(compared_with or (), folder, load, wanted_features(distances), progress, **where)
+        every = [film for group in (*films.values(), compared_with or ()) for film in group]
+        problems = look_on_ray(every, folder, wanted=wanted_features(chosen), progress=progress, **on_ray)
     gathered = gather(films, store, chosen, progress, problems)
     reference = None
     if compared_with is not None:

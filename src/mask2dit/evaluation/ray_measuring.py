@@ -38,13 +38,14 @@ def look_on_ray(
     address: of a cluster; None as in `ray_cluster.connected`. workers: None for one per GPU or, without, per CPU. Raises InputError.
     """
     ray = imported_ray()
-    by_place = {film.video.resolve(): film for film in films}  # workers have other folders, and a film of two groups is one
-    progress.start("looking", len(by_place))
+    # Workers have other folders; a film of two groups is one.
+    there = {film.video.resolve(): replace(film, video=film.video.resolve()) for film in films}
+    progress.start("looking", len(there))
     with connected(ray, address, workers):
-        there = [replace(film, video=place) for place, film in by_place.items()]
-        problems = _gone_through(ray, there, folder.resolve(), load, wanted, progress, workers)
+        problems = _gone_through(ray, list(there.values()), folder.resolve(), load, wanted, progress, workers)
     progress.done()
-    return {film.video: problems[film.video.resolve()] for film in films if film.video.resolve() in problems}
+    found = ((film.video, problems.get(film.video.resolve(), "")) for film in films)
+    return {video: problem.replace(str(video.resolve()), str(video)) for video, problem in found if problem}
 
 
 def _gone_through(
