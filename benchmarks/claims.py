@@ -2,7 +2,7 @@
 
     python benchmarks/claims.py --runs runs/claims-a
 
-Five transformers of 3.6 M parameters are trained alike, one for each attention plan (who may attend to whom), from one base of
+Five transformers of 3.7 M parameters are trained alike, one for each attention plan (who may attend to whom), from one base of
 single scenes, with the recipes of recipes/claims-a. 64 held-out stories are filmed with each, with the same noise, and read by the
 judge. A number is the mean over stories; intervals are bootstrapped over stories, and differences from `symmetric` are paired by story.
 Everything is resumable: what is trained or filmed is not done again. Written: the JSON file, the plots, and the tables of docs/results.md.

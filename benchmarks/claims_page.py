@@ -22,7 +22,7 @@ MARGIN = 0.05  # by how much a share may be lower and still count as kept
 
 
 def claims(found: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, bool | None, str]]:
-    """Each claim, whether it shows (None: neither way), and the numbers. Fixed before anything was trained."""
+    """Each claim, whether it shows (None: neither way), and the numbers. Fixed before any film was made."""
 
     def against(name: str, key: str, higher: bool) -> tuple[bool | None, str]:
         low, high = found[name][key]["difference_interval"]
