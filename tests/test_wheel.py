@@ -37,6 +37,9 @@ def test_the_wheel_makes_the_same_film(wheel: Path, tmp_path: Path) -> None:
         [str(python), "-c", "import mask2dit; print(mask2dit.__file__)"], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
     assert str(environment) in where
+    code = "import mask2dit.evaluation.prompt_sets as sets; print(sets.check_prompt_set(), len(sets.load_prompt_set('benchmark')))"
+    found = subprocess.run([str(python), "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    assert found.split() == ["[]", "50"]
 
     storyboard = ROOT / "storyboards" / "fox.yaml"
     for command, folder in (([str(environment / "bin" / "mask2dit")], "wheel"), ([sys.executable, "-m", "mask2dit"], "repository")):
