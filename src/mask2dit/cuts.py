@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from importlib.metadata import version
 from itertools import accumulate, pairwise
 from textwrap import wrap
 from typing import Any
@@ -225,7 +224,9 @@ def _judged(finder: _CutFinder, asked: tuple[int, ...], scenes: tuple[SceneColou
 
 def detector() -> Detector:
     """The one in use."""
-    return Detector(version=version("scenedetect-headless"), most_repeats=MOST_REPEATS)
+    import scenedetect
+
+    return Detector(version=scenedetect.__version__, most_repeats=MOST_REPEATS)
 
 
 class _Kept:

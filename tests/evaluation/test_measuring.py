@@ -263,7 +263,8 @@ def test_a_disk_that_refuses_ends_all(films: Path, networks: dict, tmp_path: Pat
 def test_other_instruments_are_other_looks(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[str]) -> None:
     groups = {"films": find_films([films / "one.mp4"])}
     evaluated(tmp_path, groups, {}, ["sca"])
-    monkeypatch.setattr(features, "LOOKED_AT_WITH", [*features.LOOKED_AT_WITH, "another"])
+    before = features.looked_at_with()
+    monkeypatch.setattr(features, "looked_at_with", lambda: [*before, "another"])
     evaluated(tmp_path, groups, {}, ["sca"])
     assert decoded == ["one", "one"]
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,14 @@ STRIP_HEIGHT, STRIP_GAP = 120, 4  # pixels
 PICTURES = f"{PICTURES_PER_SECOND:g}/{SHORT_SIDE}/{MOST_PICTURES}"
 """How pictures are taken; another way is another feature."""
 
-LOOKED_AT_WITH = sorted({metric.instrument() for metric in METRICS.values() if isinstance(metric, FilmMetric) and not metric.needs})
-"""The cut detector, the optical flow, and their versions; another one is another look."""
-
 Wanted = Mapping[str, frozenset[str]]
 """What is wanted of each extractor, by its name: "scene", "frame", "text"."""
+
+
+@cache
+def looked_at_with() -> list[str]:
+    """The cut detector, the optical flow, and their versions; another one is another look."""
+    return sorted({metric.instrument() for metric in METRICS.values() if isinstance(metric, FilmMetric) and not metric.needs})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class Store:
 
     def _look_path(self, film: FilmSource, digest: str) -> Path:
         cuts = film.cut_list and (film.cut_list.are_cuts, film.cut_list.numbers, film.cut_list.in_seconds)
-        return self.folder / "looks" / f"{_digest(FORMAT, digest, cuts, PICTURES, LOOKED_AT_WITH)}.json"
+        return self.folder / "looks" / f"{_digest(FORMAT, digest, cuts, PICTURES, looked_at_with())}.json"
 
     def _read_look(self, path: Path) -> Look | None:
         with suppress(OSError, ValidationError, ValueError):

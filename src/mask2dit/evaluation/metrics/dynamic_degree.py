@@ -7,7 +7,6 @@ too. In smooth areas, where flow is least certain, strong compression still rais
 and asks whether they pass a threshold; ours is the speed itself.
 """
 
-from importlib.metadata import version
 from itertools import pairwise
 
 import numpy as np
@@ -46,8 +45,10 @@ def motion(pictures: NDArray[np.uint8], per_second: float) -> float | None:
 
 def flow_instrument() -> str:
     """The flow, and what of it counts."""
+    import cv2
+
     about = f"pictures of {LONGEST_SIDE} pixels, fastest {FASTEST:.0%}, blur {BLUR:g}, still below {STILL:g}"
-    return f"Farnebäck's optical flow, OpenCV {version('opencv-python-headless')} ({about})"
+    return f"Farnebäck's optical flow, OpenCV {cv2.__version__} ({about})"
 
 
 def _measure(film: FilmFacts, extractor: str) -> Value:
