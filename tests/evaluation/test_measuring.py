@@ -226,6 +226,15 @@ def test_a_reference_gives_a_distance(films: Path, networks: dict, tmp_path: Pat
     assert nothing.groups[0].values["fvd"].reason == "no reference video could be read"
 
 
+def test_a_distance_is_never_below_zero_and_nor_is_its_interval(films: Path, networks: dict, tmp_path: Path) -> None:
+    for index in range(6):
+        shutil.copy(films / f"{NAMES[index % 3]}.mp4", tmp_path / f"{index}.mp4")
+    chosen = choose(["fvd"], networks)
+    gathered = gather({"films": find_films([tmp_path])}, Store(tmp_path / "store", networks), chosen, Silent())
+    number = measure(gathered, chosen, networks, {}, ("itself", gathered["films"])).groups[0].values["fvd"]
+    assert number.value == pytest.approx(0, abs=1e-6) and number.interval[0] == 0
+
+
 def test_a_damaged_feature_is_computed_again(films: Path, networks: dict, tmp_path: Path) -> None:
     groups = {"films": find_films([films / "one.mp4"], prompts())}
     first = evaluated(tmp_path, groups, networks, ["semantic-consistency"])

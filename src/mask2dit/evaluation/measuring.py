@@ -280,7 +280,8 @@ def _set_number(metric: SetMetric, films: Sequence[FilmFacts], extractor: str, r
     if missing := _missing(metric, scenes, rows, reference):
         return Number(value=None, reason=missing, num_films=len(films))
     value = metric.statistic(scenes, range(len(scenes)), rows)
-    interval = statistic_interval(value, len(scenes), lambda drawn: metric.statistic(scenes, drawn, rows))
+    ends = statistic_interval(value, len(scenes), lambda drawn: metric.statistic(scenes, drawn, rows))
+    interval = ends and (max(ends[0], metric.lowest), max(ends[1], metric.lowest))
     return Number(value=value, interval=interval, num_films=len(films), count=sum(map(len, scenes)))
 
 

@@ -1,5 +1,6 @@
 """What a metric is: a name, a unit, what it needs, and a function of one film or of a whole set."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -64,6 +65,8 @@ class SetMetric:
     scale: float = 1.0
     about: str = ""
     needs_reference: bool = False
+    lowest: float = -math.inf
+    """No value is below it, and so no end of an interval."""
 
 
 Metric = FilmMetric | SetMetric

@@ -60,4 +60,5 @@ METRIC = SetMetric(
     prefers=DISTANCE,
     about="distance of the scenes' features from those of reference videos",
     needs_reference=True,
+    lowest=0.0,
 )
