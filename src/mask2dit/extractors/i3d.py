@@ -5,7 +5,6 @@ what comes out are 400 numbers before the softmax.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import numpy as np
 import torch
 
 from mask2dit.errors import ModelError, one_line
-from mask2dit.extractors.base import Features, Frames, Kind, evenly
-from mask2dit.extractors.pictures import check_pictures, lacking
+from mask2dit.extractors.base import Features, Frames, evenly
+from mask2dit.extractors.pictures import check_pictures
 from mask2dit.extractors.pretrained import Weights, frozen, to_numpy
+from mask2dit.extractors.whole_scenes import SceneExtractor
 
 NAME = "i3d"
 FRAMES = 16
@@ -24,21 +24,16 @@ OPTIONS = ("rescale", "resize", "return_features")
 """What the file's `forward` is told: 0…255 → -1…1, to 224 × 224 pixels, and numbers before the softmax."""
 
 
-class I3d:
+class I3d(SceneExtractor):
     """I3D, on 16 frames."""
 
     name = NAME
-    kinds: frozenset[Kind] = frozenset({"scene"})
     num_frames = FRAMES
 
     def __init__(self, network: Any, weights: str, device: torch.device) -> None:
         self.weights = weights
         self._network = network
         self._device = device
-
-    def frames(self, pictures: Frames) -> Features:
-        """Raise InputError: the network reads video."""
-        raise lacking(self.name, "frame", self.kinds)
 
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [400]. Raises ModelError where the file gives anything else."""
@@ -57,10 +52,6 @@ class I3d:
             raise ModelError(f"{NAME}: {self.weights}: gives {shape}, expected {(1, WIDTH)}; use StyleGAN-V's i3d_torchscript.pt")
         features: Features = to_numpy([output])[0]
         return features
-
-    def text(self, captions: Sequence[str]) -> Features:
-        """Raise InputError: the network does not read."""
-        raise lacking(self.name, "text", self.kinds)
 
 
 def load(weights: str | None, device: torch.device, offline: bool) -> I3d:

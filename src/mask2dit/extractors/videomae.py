@@ -4,26 +4,25 @@ So is the feature that Ge et al. (2024) use against the content bias of FVD, fro
 from other weights are not theirs.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from mask2dit.extractors.base import Features, Frames, Kind, evenly
-from mask2dit.extractors.pictures import IMAGENET_MEAN, IMAGENET_STD, Preparation, check_pictures, lacking, read_preparation
+from mask2dit.extractors.base import Features, Frames, evenly
+from mask2dit.extractors.pictures import IMAGENET_MEAN, IMAGENET_STD, Preparation, check_pictures, read_preparation
 from mask2dit.extractors.pretrained import Family, find_pretrained, load_pretrained, to_numpy
 from mask2dit.extractors.single_pictures import check_input_size
+from mask2dit.extractors.whole_scenes import SceneExtractor
 
 NAME, WEIGHTS = "videomae", "MCG-NJU/videomae-base"
 DROPPABLE = ("decoder.", "encoder_to_decoder.", "mask_token", "fc_norm.", "classifier.")
 """What fills in the masked parts in pretraining, and the head of weights that were trained on to tell actions."""
 
 
-class VideoMae:
+class VideoMae(SceneExtractor):
     """VideoMAE's encoder, of which nothing is masked."""
 
     name = NAME
-    kinds: frozenset[Kind] = frozenset({"scene"})
 
     def __init__(self, network: Any, weights: str, preparation: Preparation, device: torch.device) -> None:
         self.weights = weights
@@ -31,10 +30,6 @@ class VideoMae:
         self.preparation = preparation
         self._network = network
         self._device = device
-
-    def frames(self, pictures: Frames) -> Features:
-        """Raise InputError: the network reads video."""
-        raise lacking(self.name, "frame", self.kinds)
 
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [D]"""
@@ -44,10 +39,6 @@ class VideoMae:
             tokens = self._network(pixel_values=pixels).last_hidden_state  # [1, tokens, D]
         features: Features = to_numpy([tokens.mean(dim=1)])[0]
         return features
-
-    def text(self, captions: Sequence[str]) -> Features:
-        """Raise InputError: the network does not read."""
-        raise lacking(self.name, "text", self.kinds)
 
 
 def load(weights: str | None, device: torch.device, offline: bool) -> VideoMae:
