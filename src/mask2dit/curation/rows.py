@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from mask2dit.errors import InputError
 from mask2dit.files import written_aside
@@ -27,6 +27,9 @@ class Row:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         return cls(**{each.name: _tupled(data[each.name]) for each in fields(cls)})
+
+
+R = TypeVar("R", bound=Row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +228,7 @@ def write_if_new(path: Path, text: str) -> None:
         part.write_bytes(content)
 
 
-def read_rows[T: Row](folder: Path, kind: type[T]) -> list[T]:
+def read_rows(folder: Path, kind: type[R]) -> list[R]:
     """The rows of a step; none where it has not run. Raises InputError for a file that is not its own."""
     path = folder / kind.FILE
     try:
@@ -235,7 +238,7 @@ def read_rows[T: Row](folder: Path, kind: type[T]) -> list[T]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); take it away, and the step writes it again") from None
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n")[:-1], 1):
         try:
             rows.append(kind.from_data(json.loads(line)))
         except (ValueError, KeyError, TypeError):
