@@ -20,7 +20,7 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image
@@ -159,6 +159,8 @@ class OpenVideo:
     def __init__(self, container: InputContainer, name: str) -> None:
         self.num_damaged = 0
         """How many of the pictures given so far the decoder had to guess in part."""
+        self.num_decoded = 0
+        """How many pictures were decoded so far, given or not."""
         self._container, self._name = container, name
         self._stream = container.streams.video[0]
         self._own_rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
@@ -168,20 +170,48 @@ class OpenVideo:
         if first is None or first.time is None:
             raise InputError(f"{name}: holds no pictures, expected a video; name another file")
         self._origin = first.time
+        self._turns = round(first.rotation / 90) % 4  # counter-clockwise, as a phone that was held upright wants it
+        self._short_side: int | None = None
         self._from_start: Iterator[VideoFrame] | None = chain([first], pictures)
 
     @cached_property
     def facts(self) -> VideoFacts:
-        """Size, mean rate and length, found without decoding the whole."""
+        """Size as it is shown, mean rate and length, found without decoding the whole."""
         stream = self._stream
         seconds = float(stream.duration * self._time_base) if stream.duration else self._measured_duration()
-        return VideoFacts(stream.height, stream.width, float(stream.average_rate or self._own_rate), seconds)
+        size = (stream.width, stream.height) if self._turns % 2 else (stream.height, stream.width)
+        return VideoFacts(*size, float(stream.average_rate or self._own_rate), seconds)
 
-    def frames(self, fps: float | Fraction | None = None, start_seconds: float = 0.0) -> Iterator[Frame]:
+    @property
+    def rate(self) -> Fraction:
+        """The file's own mean rate, at which `frames` counts where nothing else is asked."""
+        return self._own_rate
+
+    def keyframes(self, every_seconds: float) -> list[float]:
+        """Seconds of the last keyframe before each multiple of `every_seconds`, each once, the first picture's 0 among them.
+
+        Nothing is decoded. A file that cannot be wound so has fewer.
+        """
+        found = {0.0}
+        for number in range(1, math.ceil(self.facts.duration_seconds / every_seconds)):
+            self._seek(number * every_seconds)
+            keys = (packet for packet in self._container.demux(self._stream) if packet.is_keyframe and packet.pts is not None)
+            key = next(keys, None)
+            if key is not None and key.pts is not None:
+                seconds = float(key.pts * self._time_base) - self._origin
+                if 0 < seconds <= number * every_seconds + TIMESTAMP_TOLERANCE:
+                    found.add(seconds)
+        return sorted(found)
+
+    def frames(
+        self, fps: float | Fraction | None = None, start_seconds: float = 0.0, *, short_side: int | None = None
+    ) -> Iterator[Frame]:
         """From `start_seconds` to the end, at each tick of `fps` (None: the file's own mean rate) the picture shown then.
 
-        Decodes from the last keyframe before the start, and no further than it is read.
+        Decodes from the last keyframe before the start, and no further than it is read. short_side: larger pictures are made so small
+        while they are converted, which takes less time than converting them whole.
         """
+        self._short_side = short_side
         rate = Fraction(fps) if fps is not None else self._own_rate
         if rate <= 0:
             raise InputError(f"fps: got {fps}, expected a positive number of frames per second; use for example 8")
@@ -213,10 +243,18 @@ class OpenVideo:
 
     def _pixels(self, picture: VideoFrame) -> Frame:
         self.num_damaged += picture.is_corrupt
-        return picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        scale = (self._short_side or math.inf) / min(picture.width, picture.height)
+        if scale < 1:
+            size = {"width": max(1, round(picture.width * scale)), "height": max(1, round(picture.height * scale))}
+            picture = picture.reformat(**size, format="rgb24", interpolation=Interpolation.BILINEAR)
+        pixels = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        return np.ascontiguousarray(np.rot90(pixels, self._turns)) if self._turns else pixels
 
     def _decode(self) -> Iterator[VideoFrame]:
-        return (picture for picture in self._container.decode(self._stream) if picture.time is not None)
+        for picture in self._container.decode(self._stream):
+            self.num_decoded += 1
+            if picture.time is not None:
+                yield picture
 
     def _decode_from(self, seconds: float) -> Iterator[VideoFrame]:
         # A seek in a transport stream ends at a keyframe after the asked time, and so may one that goes by decoding order.
@@ -232,7 +270,8 @@ class OpenVideo:
 
     def _seek(self, seconds: float) -> None:
         self._from_start = None
-        self._container.seek(math.floor((self._origin + seconds) / self._time_base), stream=self._stream)
+        # A keyframe at this very time, but for rounding, is not before it.
+        self._container.seek(math.floor((self._origin + seconds + TIMESTAMP_TOLERANCE) / self._time_base), stream=self._stream)
 
     def _measured_duration(self) -> float:
         # Matroska gives the length of the longest stream, which may be the sound: look where the last pictures end.
