@@ -9,7 +9,7 @@ import mask2dit
 
 PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
-    {"errors", "amounts"},
+    {"errors", "amounts", "page_parts"},
     {"files", "ray_cluster"},
     {"storyboard", "scene_layout", "video_shape", "chat", "cut_lists"},
     {"foreign_storyboards", "storyboard_writer"},

@@ -8,21 +8,17 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from mask2dit.evaluation.plots import (
-    LARGEST,
     DifferenceRow,
     DotRow,
     Row,
-    axis_of,
-    cut_short,
     difference_plot,
-    digits_of,
     film_plot,
     interval_plot,
     shortened,
-    shown,
     text_width,
     wrapped,
 )
+from mask2dit.page_parts import LARGEST, axis_of, cut_short, digits_of, shown
 
 NAN, INF = math.nan, math.inf
 VALUES = [

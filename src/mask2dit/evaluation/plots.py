@@ -6,11 +6,12 @@ metrics: numbers come scaled, and their texts too.
 """
 
 import math
-import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+
+from mask2dit.page_parts import LARGEST, Axis, axis_of, cut_short, digits_of, is_number, percent, plain, shown
 
 NUM_COLOURS = 8
 COLOURS = ("#2f82c4", "#d9661f", "#0f9d77", "#b9629b", "#b58410", "#6b7fe0", "#8a8577", "#c2504f")
@@ -23,111 +24,6 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Helvetica Ne
 MOST_TOOLTIPS = 60  # dots of a row that say their name: a page of thousands of elements more is slow
 ROW, DOT, MEAN = 30, 2.8, 5  # pixels: height of a row, radii
 SPREAD = 8  # pixels that dots of one row lie above and below its middle
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-LARGEST = 1e300  # beyond it differences are no numbers any more
-
-
-# Numbers as text
-
-
-def is_number(value: float | None) -> bool:
-    """Whether there is a value that can be drawn."""
-    return value is not None and math.isfinite(value) and abs(value) < LARGEST
-
-
-def digits_of(values: Iterable[float | None]) -> int | None:
-    """How many decimals show the largest of the values in three to four figures; None: it takes a power of ten."""
-    largest = max((abs(value) for value in values if value is not None and is_number(value)), default=0.0)
-    if largest == 0:
-        return 2
-    exponent = math.floor(math.log10(largest))
-    if not -4 <= exponent < 6:
-        return None
-    return max(0, 3 - exponent) if exponent >= 0 else 2 - exponent
-
-
-def shown(value: float, digits: int | None, sign: bool = False) -> str:
-    """A number for people. What is not zero never looks like zero. sign: also a plus."""
-    size = abs(value)
-    if digits is None or (size and round(size, digits) == 0):
-        text = f"{size:.3g}" if digits is None else f"{size:.1g}"
-        mantissa, _, exponent = text.partition("e")
-        text = f"{mantissa}·{_power(int(exponent))}" if exponent else mantissa
-    else:
-        text = f"{size:.{digits}f}"
-    return ("−" if value < 0 else "+" if sign and value > 0 else "") + text
-
-
-def _power(exponent: int) -> str:
-    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-# Axes
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """A straight scale from low to high with three to five ticks, or none where nothing is drawn.
-
-    `power`: what the labels are to be multiplied by, "" for one.
-    """
-
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    labels: tuple[str, ...]
-    power: str = ""
-
-    def at(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high end."""
-        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
-
-
-def axis_of(values: Iterable[float | None], room: float = 46) -> Axis:
-    """The axis that shows all values. room: letters that all its labels together may have."""
-    numbers = [value for value in values if value is not None and is_number(value)]
-    if not numbers:
-        return Axis(0.0, 1.0, (), ())
-    low, high = min(numbers), max(numbers)
-    size = max(abs(low), abs(high))
-    if size < 1 / LARGEST:
-        low, high, size = -1.0, 1.0, 1.0
-    elif high - low <= 1e-4 * size:  # equal but for rounding
-        low, high = low - 0.05 * size, high + 0.05 * size
-    margin = 0.04 * (high - low)
-    low, high = low - margin, high + margin
-    exponent = math.floor(math.log10(size))
-    exponent = 0 if -3 <= exponent < 5 else 3 * (exponent // 3)
-    for most in (5, 4, 3):
-        step, first, last = _steps(low, high, most)
-        digits = max(0, _decimals(step / 10.0**exponent))
-        ticks = tuple(index * step for index in range(first, last + 1))
-        labels = tuple(shown(tick / 10.0**exponent, digits) for tick in ticks)
-        if sum(map(len, labels)) + 2 * len(labels) <= room:
-            break
-    return Axis(min(low, ticks[0]), max(high, ticks[-1]), ticks, labels, f"× {_power(exponent)}" if exponent else "")
-
-
-def _steps(low: float, high: float, most: int) -> tuple[float, int, int]:
-    """A round step, and the multiples of it from first to last within low and high, or just beyond where they would be fewer than three."""
-    rough = 10.0 ** math.floor(math.log10((high - low) / most))
-    for factor in (1, 2, 2.5, 5, 10, 20):
-        step = factor * rough
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first + 1 <= most:
-            break
-    while last - first < 2:
-        if (last + 1) * step - high <= low - (first - 1) * step:
-            last += 1
-        else:
-            first -= 1
-    return step, first, last
-
-
-def _decimals(step: float) -> int:
-    exponent = math.floor(math.log10(step) + 1e-9)
-    return -exponent + (abs(step / 10.0**exponent - 2.5) < 1e-6)
 
 
 # Pieces of the page
@@ -171,14 +67,14 @@ class DifferenceRow:
 def film_plot(rows: Sequence[DotRow], unit: str = "") -> str:
     """A row for each group: a dot for each film, the mean as a bold one, its interval as a bar; HTML for the page."""
     axis = axis_of(number for row in rows for number in (row.value, row.low, row.high, *row.dots))
-    lines = "".join(f'<line class="grid" x1="{_percent(axis.at(tick))}" x2="{_percent(axis.at(tick))}" y2="{ROW}"/>' for tick in axis.ticks)
+    lines = "".join(f'<line class="grid" x1="{percent(axis.at(tick))}" x2="{percent(axis.at(tick))}" y2="{ROW}"/>' for tick in axis.ticks)
     parts = []
     for row in rows:
         dots = "".join(_dot(axis, row, index) for index, value in enumerate(row.dots) if is_number(value))
         marks = f'{lines}<g class="g{row.colour % NUM_COLOURS}">{dots}{_mark(axis, row.value, row.low, row.high)}</g>'
         parts.append(f'{_name(row.name, cut_short(row.name))}{_track(marks)}<span class="value">{row.words or "–"}</span>')
     labels = "".join(
-        f'<text x="{_percent(axis.at(tick))}" y="14">{escape(label)}</text>' for tick, label in zip(axis.ticks, axis.labels, strict=True)
+        f'<text x="{percent(axis.at(tick))}" y="14">{escape(label)}</text>' for tick, label in zip(axis.ticks, axis.labels, strict=True)
     )
     words = " ".join(part for part in (axis.power, plain(unit)) if part)
     parts.append(f'<span class="axis"><svg height="18" aria-hidden="true">{labels}</svg>{f"<span>{words}</span>" if words else ""}</span>')
@@ -203,11 +99,6 @@ def _name(name: str, short: str) -> str:
     return f'<span class="name" title="{plain(name)}"><bdi>{plain(short)}</bdi></span>'
 
 
-def cut_short(name: str, most: int = 26) -> str:
-    """A long name without its middle: names of one set mostly differ at their ends."""
-    return name if len(name) <= most else f"{name[: most // 2].rstrip()}…{name[1 - most // 2 :].lstrip()}"
-
-
 def _track(marks: str) -> str:
     return f'<svg class="track" height="{ROW}" aria-hidden="true">{marks}</svg>'
 
@@ -216,25 +107,16 @@ def _dot(axis: Axis, row: DotRow, index: int) -> str:
     height = ROW / 2 + SPREAD * (2 * (index * 0.6180339887 % 1) - 1)  # the golden ratio spreads any number of dots evenly
     named = len(row.dots) <= MOST_TOOLTIPS and index < len(row.dot_names)
     title = f"<title>{plain(row.dot_names[index])}</title>" if named else ""
-    return f'<circle class="dot" cx="{_percent(axis.at(row.dots[index]))}" cy="{height:.1f}" r="{DOT}">{title}</circle>'
+    return f'<circle class="dot" cx="{percent(axis.at(row.dots[index]))}" cy="{height:.1f}" r="{DOT}">{title}</circle>'
 
 
 def _mark(axis: Axis, value: float | None, low: float | None, high: float | None) -> str:
     bar, middle = "", ROW / 2
     if low is not None and high is not None and is_number(low) and is_number(high):
-        bar = f'<line class="bar" x1="{_percent(axis.at(low))}" x2="{_percent(axis.at(high))}" y1="{middle:g}" y2="{middle:g}"/>'
+        bar = f'<line class="bar" x1="{percent(axis.at(low))}" x2="{percent(axis.at(high))}" y1="{middle:g}" y2="{middle:g}"/>'
     if value is None or not is_number(value):
         return bar
-    return f'{bar}<circle class="mean" cx="{_percent(axis.at(value))}" cy="{middle:g}" r="{MEAN}"/>'
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}%"
-
-
-def plain(text: str) -> str:
-    """Text as it may stand in HTML and in XML, which knows no control characters and no half characters."""
-    return escape(NOT_XML.sub("�", text))
+    return f'{bar}<circle class="mean" cx="{percent(axis.at(value))}" cy="{middle:g}" r="{MEAN}"/>'
 
 
 # A file of its own

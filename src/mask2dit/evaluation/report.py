@@ -15,13 +15,12 @@ from pathlib import Path
 from string import Template
 
 from mask2dit.evaluation.measuring import Comparison, GroupResult, MetricAbout, Number, Results
-from mask2dit.evaluation.plots import DifferenceRow, DotRow, cut_short, difference_plot, film_plot, is_number, plain, shown
+from mask2dit.evaluation.plots import DifferenceRow, DotRow, difference_plot, film_plot
 from mask2dit.evaluation.report_films import film_articles, film_entries, film_table
 from mask2dit.evaluation.report_words import (
     BETTER,
     Scale,
     Scales,
-    counted,
     film_value,
     group_name,
     metric_name,
@@ -30,6 +29,7 @@ from mask2dit.evaluation.report_words import (
     why,
     with_unit,
 )
+from mask2dit.page_parts import counted, cut_short, is_number, plain, shown
 
 MOST_OPEN = 3  # comparisons of groups, and problems, that are shown unasked
 

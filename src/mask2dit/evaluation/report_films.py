@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from mask2dit.evaluation.measuring import FilmResult, MetricAbout, Number, Results
-from mask2dit.evaluation.plots import plain, shown
-from mask2dit.evaluation.report_words import Scale, Scales, counted, group_name, missing_values, why, with_unit
+from mask2dit.evaluation.report_words import Scale, Scales, group_name, missing_values, why, with_unit
+from mask2dit.page_parts import counted, plain, shown
 
 MOST_PICTURED = 60  # films of a group with pictures; all are in the table of films
 LONG_CAPTION = 220  # characters; of a longer one the beginning is shown, and the rest when asked for

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mask2dit.evaluation.measuring import FilmResult, MetricAbout, Number, Results
-from mask2dit.evaluation.plots import NUM_COLOURS, cut_short, digits_of, is_number, plain, shown
+from mask2dit.evaluation.plots import NUM_COLOURS
+from mask2dit.page_parts import cut_short, digits_of, is_number, plain, shown
 
 BETTER = {"higher": "higher is better", "lower": "lower is better"}
 
@@ -50,11 +51,6 @@ def why(number: Number | None) -> str:
     if number is None:
         return "not measured"
     return number.reason or ("the value is not a number" if number.value is not None else "not measured")
-
-
-def counted(number: int, what: str) -> str:
-    """So many of something, by its singular."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}".replace(",", "\u202f")
 
 
 def film_value(film: FilmResult, name: str, scale: Scale) -> float | None:
