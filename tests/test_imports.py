@@ -10,7 +10,7 @@ import mask2dit
 PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
     {"errors", "amounts", "page_parts"},
-    {"files", "ray_cluster"},
+    {"files", "ray_cluster", "chat_protocols", "chat_answers"},
     {"storyboard", "scene_layout", "video_shape", "chat", "cut_lists"},
     {"foreign_storyboards", "storyboard_writer"},
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},

@@ -3,24 +3,19 @@
 The instruction is a file of its own, `instructions/storyboard-1.txt`; a change of its meaning gets a new number.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from mask2dit.chat import Answer, ChatClient, Message
+from mask2dit.chat_answers import json_object
 from mask2dit.errors import EndpointError, InputError, StoryboardError
 from mask2dit.storyboard import Scene, Storyboard
 
 INSTRUCTION = "storyboard-1.txt"
 MOST_SCENES = 100
 SHOWN_WORDS = 12
-MOST_BRACES = 1000  # tried as the beginning of an object
-
-_THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
-_BRACE = re.compile(r"\{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +131,7 @@ def _repair(problems: Sequence[str], num_scenes: int) -> str:
 
 
 def _judged(answer: Answer, num_scenes: int, vocabulary: Vocabulary | None) -> _Draft:
-    data = _json_object(answer.text)
+    data = json_object(answer.text, "scenes")
     if data is None:
         said = "the answer holds no whole JSON object" if answer.complete else f"the answer was cut off ({answer.reason}); write it shorter"
         return _Draft(answer.text, None, (said,))
@@ -165,22 +160,3 @@ def _flaws(board: Storyboard, vocabulary: Vocabulary | None) -> list[str]:
 def _written(draft: _Draft, *more: str) -> Written:
     assert draft.storyboard is not None
     return Written(draft.storyboard, (*draft.problems, *more))
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    """The storyboard in an answer: by itself, or between thoughts, fences and kind words."""
-    text = _THOUGHTS.sub("", text)
-    decoder = json.JSONDecoder()
-    found: dict[str, Any] | None = None
-    end = 0
-    for index, brace in enumerate(_BRACE.finditer(text)):
-        if brace.start() < end or index >= MOST_BRACES:
-            continue
-        try:
-            value, end = decoder.raw_decode(text, brace.start())
-        except (ValueError, RecursionError):
-            continue
-        if "scenes" in value:
-            return dict(value)
-        found = value if index == 0 else found  # a later one may be a piece of what was cut off
-    return found
