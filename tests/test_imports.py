@@ -16,7 +16,7 @@ LEVELS = [
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},
     {"attention"},
     {"transformer", "text", "latents", "stepper", "film_request"},
-    {"memory"},
+    {"memory", "cut_detectors"},
     {"pipeline", "film", "video_files", "cuts"},
     {"model_folder", "hub", "rgb_preview"},
     {"published"},

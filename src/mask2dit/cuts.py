@@ -15,22 +15,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from mask2dit.cut_detectors import SHORTEST_SCENE, SMALLEST_CHANGE, AdaptiveCuts, Frame, made_small
+from mask2dit.cut_detectors import Detector as Detector
+from mask2dit.cut_detectors import detector as detector
+from mask2dit.cut_detectors import srgb_to_lab as srgb_to_lab
 from mask2dit.errors import InputError
-
-Frame = NDArray[np.uint8]
-Picture = NDArray[np.float32]
-
-# The detector: PySceneDetect's AdaptiveDetector with values for scenes of few frames; docs/check.md says how they were found.
-LONGEST_SIDE = 16  # pixels of the picture that it sees: small enough for a pan to change little, and a cut much
-SMALLEST_CHANGE = 5.0  # mean difference of the planes of 8-bit CIELAB; cuts of the playhouse have 8.8 and more
-RATIO = 2.5  # to the change just before and after; a flash of one frame has two equal changes, and so at most 2
-WINDOW = 1  # frames on either side; PySceneDetect's own 2 would see the flash as a cut
-SHORTEST_SCENE = 2  # frames; a single one is a flash
-REPEAT = 0.5  # a frame that changes less is the one before it once more, as in a film whose every frame is doubled
-MOST_REPEATS = 2  # in a row that are passed over: a doubled or tripled film is seen as it was, and a still scene as a still one
 
 PRICE = 1.0
 """What a missed or an unwanted cut costs, in mean scene lengths: as much as a cut that lies a whole scene off."""
@@ -40,26 +31,6 @@ COLOUR_SIDE = 128  # pixels of the picture that colours are measured on, so that
 
 class _Result(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Detector(_Result):
-    """What found the cuts; to be printed beside every number that follows from them."""
-
-    name: str = "PySceneDetect AdaptiveDetector"
-    version: str
-    longest_side: int = LONGEST_SIDE
-    smallest_change: float = SMALLEST_CHANGE
-    ratio: float = RATIO
-    window: int = WINDOW
-    shortest_scene: int = SHORTEST_SCENE
-    most_repeats: int = 0
-    """Repeated frames in a row that it passes over; 0 in checks that are older than this."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name} {self.version} (CIELAB at {self.longest_side} pixels, change {self.smallest_change:g}, ratio {self.ratio:g}, "
-            f"window {self.window}, scenes from {self.shortest_scene} frames, up to {self.most_repeats} repeats passed over)"
-        )
 
 
 class SceneColours(_Result):
@@ -222,103 +193,34 @@ def _judged(finder: _CutFinder, asked: tuple[int, ...], scenes: tuple[SceneColou
     )
 
 
-def detector() -> Detector:
-    """The one in use."""
-    import scenedetect
-
-    return Detector(version=scenedetect.__version__, most_repeats=MOST_REPEATS)
-
-
-class _Kept:
-    """What the detector writes down of some frames; its own keeper keeps all."""
-
-    def __init__(self, frames: Collection[int]) -> None:
-        self.frames = frames
-        self.metrics: dict[int, dict[str, float]] = {}
-
-    def set_metrics(self, time: Any, metrics: dict[str, float]) -> None:
-        if time.frame_num in self.frames:
-            self.metrics.setdefault(time.frame_num, {}).update(metrics)
-
-
 class _CutFinder:
-    """Finds cuts as frames come in. A cut is known one frame after it. asked: frames of which it keeps how sure it is."""
+    """Finds the cuts of a film as its frames come in. asked: frames of which it keeps how sure it is."""
 
     def __init__(self, asked: Collection[int] = ()) -> None:
-        import scenedetect
-
-        self.cuts: list[int] = []
-        self.num_frames = 0
         self.detector = detector()
-        self._shown: Frame | None = None
-        self._repeats = 0
-        self._time = scenedetect.FrameTimecode
-        self._kept = _Kept(asked)
+        self._cuts = AdaptiveCuts()
+        self._finder = self._cuts.start(asked)
         self._shape: tuple[int, ...] | None = None
-        self._adaptive = scenedetect.AdaptiveDetector(
-            adaptive_threshold=RATIO, min_content_val=SMALLEST_CHANGE, window_width=WINDOW, min_scene_len=SHORTEST_SCENE, luma_only=True
-        )
-        if asked:
-            self._adaptive.stats_manager = self._kept
+
+    @property
+    def cuts(self) -> list[int]:
+        return self._finder.cuts
+
+    @property
+    def num_frames(self) -> int:
+        return self._finder.num_frames
 
     def add(self, frame: Frame) -> None:
         self._shape = self._shape or frame.shape
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.shape != self._shape:
             got = f"{frame.dtype} {list(frame.shape)}"
             raise InputError(f"frame {self.num_frames}: got {got}, expected uint8 [Y, X, 3], all of one size; convert it first")
-        seen = _as_seen(frame)
-        if not self._is_repeat(seen):
-            time = self._time(self.num_frames, fps=1.0)  # it counts in frames: any rate will do
-            self.cuts += [cut.frame_num for cut in self._adaptive.process_frame(time, seen)]
-        self.num_frames += 1
-
-    def _is_repeat(self, seen: Frame) -> bool:
-        """Whether to pass over a frame; of a still scene every third one is looked at."""
-        if self._shown is not None and self._repeats < MOST_REPEATS and np.abs(seen - self._shown.astype(np.int16)).mean() < REPEAT:
-            self._repeats += 1
-            return True
-        self._shown, self._repeats = seen, 0
-        return False
+        self._finder.add(self._cuts.prepare(frame))
 
     def confidence(self, cut: int) -> float | None:
         """At an asked frame; 0 where that was passed over, None where too little comes after it."""
-        change, *_, ratio = map(self._kept.metrics.get(cut, {}).get, self._adaptive.get_metrics())
+        change, ratio = self._finder.measured(cut)
         return 0.0 if change is None else None if ratio is None else cut_confidence(change, ratio)
-
-
-def _as_seen(frame: Frame) -> Frame:
-    """The planes of 8-bit CIELAB of the picture made small, side by side, as a grey picture for a detector that looks at brightness alone.
-
-    Its own colours, HSV, have no steady hue where a picture is grey, dark or red: a breath of tint would be a cut.
-    """
-    lightness, a, b = np.moveaxis(srgb_to_lab(_made_small(frame, LONGEST_SIDE)), 2, 0)
-    planes = np.concatenate([lightness * 2.55, a + 128, b + 128], axis=1).round().clip(0, 255).astype(np.uint8)
-    return np.repeat(planes[:, :, None], 3, axis=2)
-
-
-def _made_small(frame: Frame, longest_side: int) -> Frame:
-    height, width, _ = frame.shape
-    scale = max(height, width) / longest_side
-    if scale <= 1:
-        return frame
-    size = (max(1, round(width / scale)), max(1, round(height / scale)))
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX))
-
-
-_CODED = np.arange(256) / 255
-_LINEAR = np.where(_CODED <= 0.04045, _CODED / 12.92, ((_CODED + 0.055) / 1.055) ** 2.4).astype(np.float32)
-_WHITE_D65 = np.array([0.95047, 1.0, 1.08883])
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
-_TO_RELATIVE_XYZ = (_TO_XYZ.T / _WHITE_D65).astype(np.float32)
-_BEND = (6 / 29) ** 3  # below it CIELAB's cube root is a straight line
-
-
-def srgb_to_lab(picture: Frame) -> Picture:
-    """CIELAB for D65 of a picture [Y, X, 3]: lightness from 0 to 100, then a and b."""
-    xyz = _LINEAR[picture] @ _TO_RELATIVE_XYZ
-    x, y, z = np.moveaxis(np.where(xyz > _BEND, np.cbrt(xyz), xyz * (29 / 6) ** 2 / 3 + 4 / 29), 2, 0)
-    lab: Picture = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=2).astype(np.float32)
-    return lab
 
 
 class _SceneLook:
@@ -331,7 +233,7 @@ class _SceneLook:
         self.first = self.last = np.zeros(3)
 
     def add(self, frame: Frame) -> None:
-        lab = srgb_to_lab(_made_small(frame, COLOUR_SIDE)).astype(np.float64)
+        lab = srgb_to_lab(made_small(frame, COLOUR_SIDE)).astype(np.float64)
         self.last = lab.mean(axis=(0, 1))
         if self.num_frames == 0:
             self.first = self.last
