@@ -48,12 +48,34 @@ def refusal(name: str, weights: object, **options: object) -> str:
     return message
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "colours"])
 def test_every_name_loads(name: str, folders: dict[str, Path]) -> None:
     extractor = load_extractor(name, str(folders[name]))
     assert isinstance(extractor, Extractor) and extractor.name == name
     assert re.fullmatch(rf"{folders[name].name} · [0-9a-f]{{12}}", extractor.weights)
     assert extractor.scene(pictures(1)).ndim == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scenes_together_are_scenes_one_by_one(name: str, folders: dict[str, Path]) -> None:
+    extractor = load_extractor(name, str(folders[name]) if name in folders else None)
+    scenes = [pictures(3), pictures(20, 48, 40, seed=1), pictures(9, seed=2), pictures(1, seed=3), pictures(9, seed=4)]
+    together = extractor.scenes(scenes)
+    for pictures_of_one, feature in zip(scenes, together, strict=True):
+        np.testing.assert_allclose(extractor.scene(pictures_of_one), feature, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_tell_scenes_apart_by_their_colours_alone() -> None:
+    extractor = load_extractor("colours")
+    one, other = pictures(9), pictures(9, seed=5) // 4
+    mirrored = np.ascontiguousarray(one[:, :, ::-1])
+    feature = extractor.scene(one)
+    assert np.linalg.norm(feature) == pytest.approx(1, abs=1e-4)
+    assert feature @ extractor.scene(mirrored) == pytest.approx(1, abs=1e-3)
+    assert feature @ extractor.scene(np.clip(one.astype(int) + 2, 0, 255).astype(np.uint8)) > 0.98
+    assert feature @ extractor.scene(other) < 0.6
+    with pytest.raises(InputError, match="expected no weights"):
+        load_extractor("colours", "some/folder")
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -197,7 +219,7 @@ def test_half_precision_weights_are_computed_in_float32(copy: Callable[[str], Pa
 
 
 def test_unknown_names_and_devices(folders: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match=r"^extractor: got 'resnet', expected one of viclip, clip, siglip2, dinov2, videomae, i3d; choose"):
+    with pytest.raises(InputError, match=r"^extractor: got 'resnet', expected one of viclip, clip, siglip2, dinov2, videomae, i3d, colours; choose"):
         load_extractor("resnet")
     for device in ("toaster", "cuda:99"):
         with pytest.raises(InputError, match=f"^device: got '{device}', expected [^\n]*; try device cpu$"):
@@ -213,7 +235,7 @@ def test_loading_says_nothing(folders: dict[str, Path], capfd: pytest.CaptureFix
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    for name in NAMES:
+    for name in folders:
         load_extractor(name, str(folders[name]))
     assert capfd.readouterr() == ("", "") and not caplog.records
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

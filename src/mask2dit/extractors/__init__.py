@@ -14,15 +14,15 @@ from mask2dit.extractors.base import Extractor
 if TYPE_CHECKING:
     import torch
 
-NAMES = ("viclip", "clip", "siglip2", "dinov2", "videomae", "i3d")
+NAMES = ("viclip", "clip", "siglip2", "dinov2", "videomae", "i3d", "colours")
 
 
 def load_extractor(name: str, weights: str | None = None, *, device: torch.device | str = "cpu", offline: bool = False) -> Extractor:
     """Load one of `NAMES`, in float32 and evaluation mode.
 
-    weights: a folder, a file, or a Hub id, which is downloaded where it is not in the cache; None is the extractor's own Hub id, and i3d
-    has none. offline: nothing is contacted. Raises InputError for an unknown name or device, ModelError where the weights are missing,
-    damaged, of another network, or not exactly the tensors that are needed; each in one line.
+    weights: a folder, a file, or a Hub id, which is downloaded where it is not in the cache; None is the extractor's own Hub id; i3d has
+    none, and colours needs no weights. offline: nothing is contacted. Raises InputError for an unknown name or device, ModelError where the
+    weights are missing, damaged, of another network, or not exactly the tensors that are needed; each in one line.
     """
     if name not in NAMES:
         raise InputError(f"extractor: got {name!r}, expected one of {', '.join(NAMES)}; choose one of them")

@@ -37,6 +37,9 @@ class Extractor(Protocol):
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [D], a feature for all pictures of one scene, of any number from 1 on."""
 
+    def scenes(self, scenes: Sequence[Frames]) -> Features:
+        """N scenes, of any lengths and sizes → [N, D], looked at together where the network can."""
+
     def text(self, captions: Sequence[str]) -> Features:
         """N captions → [N, D]; what exceeds the network's text length is cut off."""
 

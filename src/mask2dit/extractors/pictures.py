@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where a model says how its pictures are prepared; the second is what transformers 5 writes."""
-BATCH = 32
+Many = TypeVar("Many", Frames, Tensor)
+
+BATCH, SCENES = 32, 4
 """Pictures that go through a network at once."""
 
 Numbers = tuple[float, ...]
@@ -132,10 +134,10 @@ def _pair(said: Any) -> tuple[int, int]:
     return (said, said) if isinstance(said, int) else (int(said["height"]), int(said["width"]))
 
 
-def batches(pictures: Frames) -> Iterator[Frames]:
-    """At most `BATCH` pictures at a time."""
-    for start in range(0, len(pictures), BATCH):
-        yield pictures[start : start + BATCH]
+def batches(pictures: Many, size: int = BATCH) -> Iterator[Many]:
+    """At most `size` pictures, or scenes, at a time."""
+    for start in range(0, len(pictures), size):
+        yield pictures[start : start + size]
 
 
 def check_pictures(extractor: str, pictures: Frames) -> None:

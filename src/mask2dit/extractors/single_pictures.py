@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,8 +36,16 @@ class PictureExtractor(ABC):
 
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [D], the mean direction of the features of `num_frames` pictures."""
-        check_pictures(self.name, pictures)
-        return mean_of_unit(self.frames(evenly(pictures, self.num_frames)))
+        return np.asarray(self.scenes([pictures])[0])
+
+    def scenes(self, scenes: Sequence[Frames]) -> Features:
+        """N scenes → [N, D]"""
+        for pictures in scenes:
+            check_pictures(self.name, pictures)
+        pixels = torch.cat([self.preparation(evenly(pictures, self.num_frames)) for pictures in scenes])
+        with torch.no_grad():
+            features = to_numpy([self._look(batch.to(self._device)) for batch in batches(pixels)])
+        return np.stack([mean_of_unit(each) for each in features.reshape(len(scenes), self.num_frames, -1)])
 
     def text(self, captions: Sequence[str]) -> Features:
         """Raise InputError unless the network reads."""

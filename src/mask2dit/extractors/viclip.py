@@ -21,7 +21,9 @@ from mask2dit.extractors.pictures import (
     BATCH,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    SCENES,
     Preparation,
+    batches,
     check_captions,
     check_pictures,
     lacking,
@@ -80,11 +82,16 @@ class ViClip:
 
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [D], from the middle frame of each of `num_frames` equal parts."""
-        check_pictures(self.name, pictures)
-        pixels = self.preparation(middles(pictures, self.num_frames))  # [T, 3, height, width]
+        return np.asarray(self.scenes([pictures])[0])
+
+    def scenes(self, scenes: Sequence[Frames]) -> Features:
+        """N scenes → [N, D]"""
+        for pictures in scenes:
+            check_pictures(self.name, pictures)
+        prepared = (self.preparation(middles(pictures, self.num_frames)) for pictures in scenes)  # [T, 3, height, width] each
+        pixels = torch.stack([each.transpose(0, 1) for each in prepared])  # [N, 3, T, height, width]
         with torch.no_grad():
-            embedding = self._network.vision_encoder(pixels.transpose(0, 1)[None].to(self._device))
-        features: Features = to_numpy([embedding])[0]
+            features: Features = to_numpy([self._network.vision_encoder(batch.to(self._device)) for batch in batches(pixels, SCENES)])
         return features
 
     def text(self, captions: Sequence[str]) -> Features:

@@ -4,12 +4,14 @@ So is the feature that Ge et al. (2024) use against the content bias of FVD, fro
 from other weights are not theirs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from mask2dit.extractors.base import Features, Frames, evenly
-from mask2dit.extractors.pictures import IMAGENET_MEAN, IMAGENET_STD, Preparation, check_pictures, read_preparation
+from mask2dit.extractors.pictures import IMAGENET_MEAN, IMAGENET_STD, SCENES, Preparation, batches, check_pictures, read_preparation
 from mask2dit.extractors.pretrained import Family, find_pretrained, load_pretrained, to_numpy
 from mask2dit.extractors.single_pictures import check_input_size
 from mask2dit.extractors.whole_scenes import SceneExtractor
@@ -33,11 +35,16 @@ class VideoMae(SceneExtractor):
 
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [D]"""
-        check_pictures(self.name, pictures)
-        pixels = self.preparation(evenly(pictures, self.num_frames))[None].to(self._device)  # [1, T, 3, height, width]
+        return np.asarray(self.scenes([pictures])[0])
+
+    def scenes(self, scenes: Sequence[Frames]) -> Features:
+        """N scenes → [N, D]"""
+        for pictures in scenes:
+            check_pictures(self.name, pictures)
+        pixels = torch.stack([self.preparation(evenly(pictures, self.num_frames)) for pictures in scenes])  # [N, T, 3, height, width]
         with torch.no_grad():
-            tokens = self._network(pixel_values=pixels).last_hidden_state  # [1, tokens, D]
-        features: Features = to_numpy([tokens.mean(dim=1)])[0]
+            found = [self._network(pixel_values=batch.to(self._device)).last_hidden_state for batch in batches(pixels, SCENES)]
+        features: Features = to_numpy([tokens.mean(dim=1) for tokens in found])  # of [N, tokens, D]
         return features
 
 

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
+
 from mask2dit.extractors.base import Features, Frames, Kind
 from mask2dit.extractors.pictures import lacking
 
@@ -16,6 +18,10 @@ class SceneExtractor(ABC):
     @abstractmethod
     def scene(self, pictures: Frames) -> Features:
         """[T, Y, X, 3] → [D]"""
+
+    def scenes(self, scenes: Sequence[Frames]) -> Features:
+        """N scenes → [N, D], one by one."""
+        return np.stack([self.scene(pictures) for pictures in scenes])
 
     def frames(self, pictures: Frames) -> Features:
         """Raise InputError: the network reads video."""

@@ -24,40 +24,50 @@ from mask2dit.playhouse.judge import ACTOR_ATTRIBUTES, VALUES, VIEW, Judge, view
 
 Features = NDArray[np.float32]
 
+IDENTITY = ("species", "colour", "accessory")
+"""What a story's actors keep from scene to scene, whatever else changes."""
+
 
 class JudgeExtractor:
     """Features of scenes and captions by a judge; `frames` it has none of, for an action is no picture."""
 
-    name = "judge"
     kinds: frozenset[Literal["frame", "scene", "text"]] = frozenset({"scene", "text"})
     num_frames = VIEW[0]
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, attributes: Sequence[str] | None = None) -> None:
+        """attributes: those of the judge's that a vector has blocks of, such as `IDENTITY`; None: all."""
         self.judge = judge
+        self.attributes = [name for name in judge.attributes if attributes is None or name in attributes]
+        self.name = "judge" if attributes is None else "judge-" + "-".join(self.attributes)
         digest = hashlib.sha256()
         for key, value in sorted(judge.state_dict().items()):
             digest.update(key.encode() + value.detach().float().cpu().numpy().tobytes())
         self.weights = f"level {judge.level} · {digest.hexdigest()[:12]}"
 
-    @torch.no_grad()
     def scene(self, pictures: NDArray[np.uint8]) -> Features:
         """[T, Y, X, 3] → [D]: the judge's probabilities, block by block."""
-        logits = self.judge(view_scene(pictures)[None].to(self.judge.find.weight.device))
-        who = int(logits["species"][0].argmax())
+        return np.asarray(self.scenes([pictures])[0])
+
+    @torch.no_grad()
+    def scenes(self, scenes: Sequence[NDArray[np.uint8]]) -> Features:
+        """N scenes → [N, D]"""
+        views = torch.stack([view_scene(pictures) for pictures in scenes])
+        logits = self.judge(views.to(self.judge.find.weight.device))
+        who = logits["species"].argmax(-1)
         blocks = []
-        for name in self.judge.attributes:
-            row = logits[name][0, who] if name in ACTOR_ATTRIBUTES else logits[name][0]
-            odds = row.softmax(-1)
-            blocks.append(odds / odds.norm())
-        feature: Features = torch.cat(blocks).float().cpu().numpy()
-        return feature
+        for name in self.attributes:
+            rows = logits[name][torch.arange(len(who)), who] if name in ACTOR_ATTRIBUTES else logits[name]
+            odds = rows.softmax(-1)
+            blocks.append(odds / odds.norm(dim=-1, keepdim=True))
+        features: Features = torch.cat(blocks, dim=-1).float().cpu().numpy()
+        return features
 
     def text(self, captions: Sequence[str]) -> Features:
         """N captions → [N, D]: what each names."""
         rows = []
         for caption in captions:
             named = facts_named(caption)
-            rows.append([float(named.get(name) == value) for name in self.judge.attributes for value in VALUES[name]])
+            rows.append([float(named.get(name) == value) for name in self.attributes for value in VALUES[name]])
         return np.array(rows, np.float32)
 
     def frames(self, pictures: NDArray[np.uint8]) -> Features:
@@ -67,7 +77,7 @@ class JudgeExtractor:
     def read(self, feature: Features) -> dict[str, str]:
         """A scene's feature as the values that it is most of."""
         read, start = {}, 0
-        for name in self.judge.attributes:
+        for name in self.attributes:
             read[name] = VALUES[name][int(feature[start : start + len(VALUES[name])].argmax())]
             start += len(VALUES[name])
         return read
