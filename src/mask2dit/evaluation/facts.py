@@ -23,7 +23,7 @@ CutSource = Literal["asked", "detected"]
 class SceneLook(BaseModel):
     """One scene as it was looked at: its frames [start, stop), the pictures taken of it, and how much moves between those.
 
-    `motion`: see `metrics.dynamic_degree`; None where there is one picture only.
+    `motion`: see `mask2dit.motion`; None where there is one picture only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

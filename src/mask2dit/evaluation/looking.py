@@ -21,7 +21,7 @@ from mask2dit.cuts import FilmCheck, check_cuts, detect_cuts
 from mask2dit.errors import InputError
 from mask2dit.evaluation.facts import CutSource, Look, SceneLook
 from mask2dit.evaluation.films import FilmSource
-from mask2dit.evaluation.metrics.dynamic_degree import motion
+from mask2dit.motion import motion
 from mask2dit.video_files import open_video
 
 PICTURES_PER_SECOND = 8.0
