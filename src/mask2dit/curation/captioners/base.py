@@ -19,6 +19,10 @@ class CaptionError(Mask2DiTError):
     """A group has no captions, and why; the others go on."""
 
 
+class CaptionLaterError(CaptionError):
+    """A group has no captions for now, through no fault of its own: the next run should ask again."""
+
+
 class CaptionerStoppedError(Mask2DiTError):
     """No captions can be had for now: a dead endpoint, a key that is refused, a budget that is spent. What was written is kept."""
 
