@@ -11,7 +11,7 @@ PACKAGE = Path(mask2dit.__file__).parent
 LEVELS = [
     {"errors", "amounts", "page_parts"},
     {"files", "ray_cluster", "chat_protocols", "chat_answers"},
-    {"storyboard", "scene_layout", "video_shape", "chat", "cut_lists", "motion"},
+    {"storyboard", "scene_layout", "video_shape", "chat", "cut_lists", "shards", "motion"},
     {"foreign_storyboards", "storyboard_writer"},
     {"plans", "rope", "sinusoidal", "modulation", "footprint", "framewise", "fingerprint", "_diffusers_private"},
     {"attention"},

@@ -203,9 +203,7 @@ class OpenVideo:
                     found.add(seconds)
         return sorted(found)
 
-    def frames(
-        self, fps: float | Fraction | None = None, start_seconds: float = 0.0, *, short_side: int | None = None
-    ) -> Iterator[Frame]:
+    def frames(self, fps: float | Fraction | None = None, start_seconds: float = 0.0, *, short_side: int | None = None) -> Iterator[Frame]:
         """From `start_seconds` to the end, at each tick of `fps` (None: the file's own mean rate) the picture shown then.
 
         Decodes from the last keyframe before the start, and no further than it is read. short_side: larger pictures are made so small

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mask2dit.playhouse.footage import FootageTruth, footage, plan_footage
-from mask2dit.training.data.shards import write_shards
+from mask2dit.shards import write_shards
 from mask2dit.video_files import write_video
 
 NUM_SCENES = 3

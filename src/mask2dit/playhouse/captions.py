@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from mask2dit.errors import InputError
 from mask2dit.playhouse import phrases
-from mask2dit.playhouse.facts import COLOURS, LEVELS, SPECIES, Role, Stage, Story, draw_story
+from mask2dit.playhouse.facts import COLOURS, LEVELS, SPECIES, Actor, Level, Role, Stage, Story, draw_story
 
 SHOWN_WORDS, LONGEST_WORD = 8, 40
 STYLES = ("self-contained", "by-reference")
@@ -68,18 +68,33 @@ def caption_scene(
     if not 0 <= index < len(story.stages):
         raise InputError(f"the story has {len(story.stages)} scenes, there is no scene with index {index}")
     stage = story.stages[index]
-    if name_attributes is None:
-        name_attributes = _cast(stage) if style == "self-contained" else ()
+    full = name_attributes
+    if full is None:
+        full = _cast(stage) if style == "self-contained" else ()
+    return _captioned(story.level, stage, rng, lambda role: _subject(story, role, rng, role.actor in full))
+
+
+def caption_by_tags(level: str, stage: Stage, tags: Mapping[int, str], rng: random.Random) -> str:
+    """Caption one scene with its actors' tags alone, by their number."""
+    return _captioned(level, stage, rng, lambda role: tags[role.actor])
+
+
+def describe_actor(actor: Actor, rng: random.Random) -> str:
+    """What stands in brackets behind an actor's tag."""
+    worn = rng.choice(phrases.ACCESSORY_PHRASES[actor.accessory])
+    return f"{_article(actor)} {actor.colour} {actor.species}{f' {worn}' if worn else ''}"
+
+
+def _captioned(level: str, stage: Stage, rng: random.Random, subject: Callable[[Role], str]) -> str:
     while True:
-        text = _draw_caption(story, stage, rng, name_attributes)
+        text = _draw_caption(LEVELS[level], stage, rng, subject)
         # Only the longest phrases all at once are too long, so a second draw is rare and a third almost unheard of.
-        if len(split_words(text)) <= MAX_WORDS[story.level]:
+        if len(split_words(text)) <= MAX_WORDS[level]:
             return text
 
 
-def _draw_caption(story: Story, stage: Stage, rng: random.Random, full: Collection[int]) -> str:
-    level = LEVELS[story.level]
-    doings = [f"{_subject(story, role, rng, role.actor in full)} {rng.choice(phrases.ACTION_PHRASES[role.action])}" for role in stage.roles]
+def _draw_caption(level: Level, stage: Stage, rng: random.Random, subject: Callable[[Role], str]) -> str:
+    doings = [f"{subject(role)} {rng.choice(phrases.ACTION_PHRASES[role.action])}" for role in stage.roles]
     sentence = doings[0] if len(doings) == 1 else f"{', '.join(doings[:-1])} and {doings[-1]}"
     before, after = _surroundings(stage, rng, weathers=level.weathers)
     text = f"{before}{sentence} {after}{_camera(stage, rng, cameras=level.cameras)}{rng.choice(('.', ''))}"
@@ -147,11 +162,15 @@ def _subject(story: Story, role: Role, rng: random.Random, full: bool) -> str:
     worn = rng.choice(phrases.ACCESSORY_PHRASES[actor.accessory])
     return form.format(
         tag=phrases.TAGS[role.actor],
-        article="an" if actor.colour[0] in "aeiou" else "a",
+        article=_article(actor),
         colour=actor.colour,
         species=actor.species,
         worn=f" {worn}" if worn else "",
     )
+
+
+def _article(actor: Actor) -> str:
+    return "an" if actor.colour[0] in "aeiou" else "a"
 
 
 def _surroundings(stage: Stage, rng: random.Random, *, weathers: bool) -> tuple[str, str]:
