@@ -21,7 +21,18 @@ import httpx
 from mask2dit.chat_protocols import FORMS, OPENAI, Answer, Blame, ChatProtocol, FaultError, Form, Message, error_words, parts_of, picture_of
 from mask2dit.errors import EndpointError, InputError, one_line
 
-__all__ = ["Answer", "ChatClient", "Endpoint", "EndpointDownError", "Message", "Meter", "QuestionRefusedError", "Request", "Size"]
+__all__ = [
+    "Answer",
+    "ChatClient",
+    "Endpoint",
+    "EndpointDownError",
+    "Message",
+    "Meter",
+    "QuestionRefusedError",
+    "Request",
+    "Size",
+    "measured",
+]
 
 LARGEST_ANSWER = 16 * 2**20  # bytes
 LONGEST_WAIT = 120.0  # seconds that an endpoint may ask us to wait between two tries
@@ -158,7 +169,7 @@ class ChatClient:
         Raises QuestionRefusedError or EndpointDownError when no answer came; one that was cut off is returned and says so.
         """
         forms = FORMS[self._form :] if schema is not None else FORMS[-1:]
-        size = _size(messages)
+        size = measured(messages)
         for form in forms:
             body = self.endpoint.protocol.body(self.endpoint.model, messages, Form(form, schema or {}, schema_name))
             try:
@@ -295,7 +306,8 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _size(messages: Sequence[Message]) -> Size:
+def measured(messages: Sequence[Message]) -> Size:
+    """How large a question is."""
     parts = [part for message in messages for part in parts_of(message)]
     pictures = sum(picture_of(part) is not None for part in parts)
     return Size(sum(len(str(part.get("text", "")).encode("utf-8", "replace")) for part in parts), pictures)

@@ -105,7 +105,7 @@ def load_pretrained(family: Family, found: Weights, device: torch.device) -> tup
     files = _files(f"{name}: {folder}", names_in(folder))
     safe = any(file.endswith(".safetensors") for file in files)
     try:
-        with _quiet():
+        with quiet():
             network, report = family.network.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -167,7 +167,7 @@ def load_clip_tokenizer(extractor: str, folder: Path) -> Any:
     if not has_clip_tokenizer(names_in(folder)):
         raise ModelError(f"{extractor}: {folder}: got no tokenizer, expected tokenizer.json, or vocab.json with merges.txt; fetch it again")
     try:
-        with _quiet():
+        with quiet():
             return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # whatever a library says of files that it did not expect
         raise ModelError(f"{extractor}: {folder}: the tokenizer cannot be loaded: {said(error)}; fetch it again") from error
@@ -194,7 +194,7 @@ def _files(place: str, names: Collection[str]) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' bars and reports: what matters of them is told as an error."""
     from transformers.utils import logging
 
