@@ -32,9 +32,7 @@ def contact_sheet(pictures: Sequence[Picture], height: int = HEIGHT, most: int =
 
     None: there is no picture at all.
     """
-    places = np.linspace(0, len(pictures) - 1, most) if most > 1 else np.array([(len(pictures) - 1) // 2])
-    chosen = [pictures[place] for place in sorted(set(places.round().astype(int).tolist()))] if pictures else []
-    found = [_small(picture, height) for picture in chosen]
+    found = [_small(picture, height) for picture in _chosen(pictures, most)]
     size = next((image.size for image in found if image), None)
     if size is None:
         return None
@@ -50,7 +48,7 @@ def contact_sheet(pictures: Sequence[Picture], height: int = HEIGHT, most: int =
 def group_sheet(curated: CuratedSet, group: GroupRow, pictures: PicturesOf) -> Image.Image:
     """A group as one picture: a row per shot, with its prompt, its time, and how near it is to the shot before."""
     captions = curated.captions.get(group.group)
-    read = [[_small(picture, SHEET_HEIGHT) for picture in pictures(shot)[: film.PICTURES_PER_ROW]] or [None] for shot in group.shots]
+    read = [[_small(picture, SHEET_HEIGHT) for picture in _chosen(pictures(shot), film.PICTURES_PER_ROW)] or [None] for shot in group.shots]
     size = next((image.size for images in read for image in images if image), (SHEET_HEIGHT * 16 // 9, SHEET_HEIGHT))
     rows = []
     for index, (name, images) in enumerate(zip(group.shots, read, strict=True)):
@@ -66,6 +64,14 @@ def group_sheet(curated: CuratedSet, group: GroupRow, pictures: PicturesOf) -> I
 def _drawn(text: str) -> str:
     """In the letters that a picture's font has."""
     return text.replace("–", "-")
+
+
+def _chosen(pictures: Sequence[Picture], most: int) -> list[Picture]:
+    """At most so many, evenly from the first to the last; one alone is from the middle."""
+    if not pictures:
+        return []
+    places = np.linspace(0, len(pictures) - 1, most) if most > 1 else np.array([(len(pictures) - 1) // 2])
+    return [pictures[place] for place in sorted(set(places.round().astype(int).tolist()))]
 
 
 def _small(picture: Picture, height: int) -> Image.Image | None:

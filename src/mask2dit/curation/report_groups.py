@@ -164,7 +164,7 @@ def _examples(kind: str, shots: Sequence[tuple[ShotRow, str]], pictures: Picture
     words = f"<small>{REASON_WORDS[kind]}</small>" if kind in REASON_WORDS else ""
     figures = ""
     for shot, what in evenly(shots, MOST_EXAMPLES):
-        told = (f"<b>{plain(what)}</b>" if what else "") + f"<small><bdi>{plain(shot.name)}</bdi> {span(shot)}</small>"
+        told = (f"<b>{plain(what)}</b>" if what else "") + f"<small><bdi>{plain(shot.name)}</bdi></small><small>{span(shot)}</small>"
         picture = _picture(contact_sheet(pictures(shot.shot), most=1), 213)
         figures += f'<figure title="{plain(shot.shot)}">{picture}<figcaption>{told}</figcaption></figure>'
     head = f"<h3>{plain(kind)} {words}<small>{counted(len(shots), 'shot')}</small></h3>"
