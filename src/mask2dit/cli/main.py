@@ -13,6 +13,7 @@ from mask2dit import __version__
 from mask2dit.cli import (
     batch,
     check,
+    curate,
     doctor,
     evaluate,
     export,
@@ -85,6 +86,7 @@ app.command("storyboard")(storyboard.storyboard)
 app.command("write")(write.write)
 app.command("import")(import_.import_)
 app.command("export")(export.export)
+app.command("curate")(curate.curate)
 app.command("train")(train.train)
 app.command("words")(words.words)
 

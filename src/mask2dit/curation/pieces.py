@@ -71,13 +71,13 @@ def look_into(footage: Sequence[Footage], piece_seconds: float, known: Sequence[
     """A row for each file, in order. known: rows of an earlier run; a file that has not changed since is not read again."""
     before = {(row.video, row.stamp): row for row in known if not row.problem}
     rows: list[VideoRow] = []
-    first_of: dict[str, str] = {}
+    first_of: dict[str, VideoRow] = {}
     for each in footage:
         row = _row(each, piece_seconds, before)
         if not row.problem:
-            twin = first_of.setdefault(row.digest, row.name)
-            if twin != row.name:
-                row = replace(row, problem=f"holds the same bytes as {twin}, which counts")
+            twin = first_of.setdefault(row.digest, row)
+            if twin is not row:
+                row = replace(row, problem=f"holds the same bytes as {twin.name}, which counts")
         rows.append(row)
         step()
     return rows

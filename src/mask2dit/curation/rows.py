@@ -74,6 +74,8 @@ class ShotRow(Row):
     fps: float
     begins: str
     ends: str
+    pictures: str
+    """The file that holds `num_pictures` of its pictures as JPEG, named `shot/number`; in the folder of the shots' step."""
     num_pictures: int
     lightness: float
     """Mean, 0 to 100."""
@@ -92,6 +94,24 @@ class ShotRow(Row):
     @property
     def seconds(self) -> float:
         return (self.stop - self.start) / self.fps
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRow(Row):
+    """Step 2, shots, second file: one video. `problem`: what could not be read of it, or ""; shots may be there all the same."""
+
+    FILE: ClassVar[str] = "2-videos.jsonl"
+
+    name: str
+    digest: str
+    num_frames: int
+    num_decoded: int
+    """Frames that were decoded for these, each time that one was."""
+    cuts: tuple[int, ...]
+    """First frame after each hard cut."""
+    dissolves: tuple[tuple[int, int], ...]
+    """First mixed and first clean frame of each."""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

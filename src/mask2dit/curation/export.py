@@ -1,0 +1,198 @@
+"""Step 7, export: the kept shots as clips, and the lists that name them: as released (CSV, JSON), our JSON lines, and webdataset shards.
+
+Clips are written at the video's own rate, without black bars, their short side at most `SHORT_SIDE`. A video's clips are read in one go, so
+that a frame is decoded once more and no oftener. Whole videos are held out for validation, for shots of one video are alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mask2dit.curation.rows import ClipRow, GroupRow, ShotRow, write_if_new
+from mask2dit.curation.scanning import Video
+from mask2dit.errors import InputError, Mask2DiTError, one_line
+from mask2dit.shards import write_shards
+from mask2dit.video_files import OpenVideo, open_video, write_video
+
+SHORT_SIDE = 720
+CLIPS = "clips"
+SPLITS = ("train", "validation")
+READ_ON_SECONDS = 30.0  # between two shots: a gap that is decoded rather than skipped, since winding may go back further
+CSV_COLUMNS = ("caption", "path", "num_frame", "fps", "width", "height")
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipUnit:
+    """Shots of one video, in order, that one worker writes in one go."""
+
+    video: Video
+    shots: tuple[ShotRow, ...]
+
+
+@dataclass(frozen=True)
+class ClipWriter:
+    """What a worker does. To be pickled. `root`: the set's folder."""
+
+    root: Path
+
+    def is_done(self, unit: ClipUnit) -> bool:
+        return all((self.root / clip_path(shot)).exists() for shot in unit.shots)
+
+    def write(self, unit: ClipUnit) -> str:
+        """Write what clips are missing. Returns what went wrong, or nothing."""
+        missing = [shot for shot in unit.shots if not (self.root / clip_path(shot)).exists()]
+        try:
+            with open_video(unit.video.path) as opened:
+                reader = _Reader(opened)
+                for shot in missing:
+                    write_video(self.root / clip_path(shot), (inside(frame, shot.bars) for frame in reader.read(shot)), opened.rate)
+        except (Mask2DiTError, OSError, MemoryError) as error:
+            return one_line(error)
+        return ""
+
+
+class _Reader:
+    """Reads shots of a video in order, and winds only over long gaps."""
+
+    def __init__(self, opened: OpenVideo) -> None:
+        self._opened = opened
+        self._next = 0
+        self._frames = opened.frames(short_side=SHORT_SIDE)
+
+    def read(self, shot: ShotRow) -> Iterator[Frame]:
+        rate = self._opened.rate
+        if shot.start - self._next > READ_ON_SECONDS * rate:
+            self._frames, self._next = self._opened.frames(start_seconds=float(shot.start / rate), short_side=SHORT_SIDE), shot.start
+        for frame in self._frames:
+            self._next += 1
+            if self._next > shot.start:
+                yield frame
+            if self._next == shot.stop:
+                return
+
+
+def inside(frame: Frame, bars: Sequence[float]) -> Frame:
+    """A frame without its black bars, of even height and width."""
+    height, width = frame.shape[:2]
+    top, bottom, left, right = bars
+    first_row, last_row = _even(round(top * height), height - round(bottom * height))
+    first_column, last_column = _even(round(left * width), width - round(right * width))
+    return np.ascontiguousarray(frame[first_row:last_row, first_column:last_column])
+
+
+def _even(first: int, last: int) -> tuple[int, int]:
+    return first, max(first + 1, last - (last - first) % 2)
+
+
+def clip_path(shot: ShotRow) -> Path:
+    """In the set's folder."""
+    return Path(CLIPS, shot.digest, f"{shot.start:07d}-{shot.stop:07d}.mp4")
+
+
+def split_of(digests: Sequence[str], share: float) -> dict[str, str]:
+    """Which videos are held out, by digest: a video's own digest decides, so that more footage changes nothing for what was there.
+
+    Of two videos or more at least one is held out, where any are to be.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"--validation: got {share:g}, expected a share of the videos from 0 to below 1; for example 0.05")
+    chance = {digest: int(digest, 16) / 16 ** len(digest) for digest in dict.fromkeys(digests)}
+    held_out = {digest for digest, value in chance.items() if value < share}
+    if share and not held_out and len(chance) > 1:
+        held_out = {min(chance, key=chance.__getitem__)}
+    if len(held_out) == len(chance) and len(chance) > 0:
+        held_out -= {max(chance, key=chance.__getitem__)}
+    return {digest: SPLITS[digest in held_out] for digest in chance}
+
+
+def clip_rows(
+    groups: Sequence[GroupRow], captions: Mapping[str, Sequence[str]], shots: Mapping[str, ShotRow], root: Path, share: float
+) -> list[ClipRow]:
+    """A row for each clip of each group all of whose clips are there."""
+    splits = split_of([group.digest for group in groups], share)
+    rows = []
+    for group in groups:
+        members = [shots[name] for name in group.shots]
+        if all((root / clip_path(shot)).exists() for shot in members):
+            rows += [
+                _row(group, shot, caption, splits[group.digest], root) for shot, caption in zip(members, captions[group.group], strict=True)
+            ]
+    return rows
+
+
+def _row(group: GroupRow, shot: ShotRow, caption: str, split: str, root: Path) -> ClipRow:
+    with open_video(root / clip_path(shot)) as video:
+        facts = video.facts
+    frames = shot.stop - shot.start
+    return ClipRow(
+        shot.shot, group.group, split, clip_path(shot).as_posix(), caption, shot.fps, facts.height, facts.width, num_frames=frames
+    )
+
+
+# The lists
+
+
+def write_lists(root: Path, rows: Sequence[ClipRow], groups_per_shard: int | None) -> list[Path]:
+    """Write all lists of both splits; of a split without groups none, and what an earlier run left of one goes."""
+    written = []
+    for split in SPLITS:
+        groups = [(name, list(clips)) for name, clips in groupby((row for row in rows if row.split == split), key=lambda row: row.group)]
+        texts = {"jsonl": _json_lines(groups), "json": _released_json(groups), "csv": _released_csv(groups)}
+        for suffix, text in texts.items():
+            path = root / f"{split}.{suffix}"
+            if groups:
+                write_if_new(path, text)
+                written.append(path)
+            else:
+                path.unlink(missing_ok=True)
+        if groups_per_shard is not None and groups:
+            count = -(-len(groups) // groups_per_shard)
+            pattern = str(root / "shards" / f"{split}-{{000000..{count - 1:06d}}}.tar")
+            written += write_shards(pattern, [[(row.caption, root / row.clip) for row in clips] for _, clips in groups], groups_per_shard)
+    return written
+
+
+Groups = Sequence[tuple[str, Sequence[ClipRow]]]
+
+
+def _json_lines(groups: Groups) -> str:
+    lines = ({"group": name, "scenes": [{"video": row.clip, "caption": row.caption} for row in clips]} for name, clips in groups)
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _released_json(groups: Groups) -> str:
+    entries = [{"prefix": name, "values": [_released(row) for row in clips]} for name, clips in groups]
+    return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
+
+
+def _released(row: ClipRow) -> dict[str, Any]:
+    return {
+        "vid": row.shot,
+        "width": row.width,
+        "height": row.height,
+        "duration": round(row.num_frames / row.fps, 3),
+        "fps": row.fps,
+        "url": row.clip,
+        "caption": row.caption,
+    }
+
+
+def _released_csv(groups: Groups) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for _, clips in groups:
+        writer.writerows((row.caption, row.clip, row.num_frames, row.fps, row.width, row.height) for row in clips)
+    return text.getvalue()

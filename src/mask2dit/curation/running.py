@@ -1,0 +1,136 @@
+"""Where units of work are done: in this process, or on workers through Ray Data. The work is the same, and so are its results.
+
+A unit's results are files of its own, so nothing but names passes through Ray. Ray Data streams the units through its actors and holds
+back what these cannot take yet; where there are GPUs, one pool of actors finds shots on the CPUs and another computes features, side by
+side. An actor that dies is started again and its unit given to another; a unit that kills its actors is told as a problem, and the rest
+goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from mask2dit.errors import InputError
+from mask2dit.ray_cluster import connected, imported_ray, resources
+
+U = TypeVar("U")
+Told = Callable[[U, str], None]
+"""Hears of each unit, as it ends, what went wrong or nothing."""
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Work(Generic[U]):
+    """What is done to each unit: steps in order, each of which returns what went wrong, or nothing. To be pickled.
+
+    `on_gpu`: of the last step, whether it wants a GPU where there is one.
+    """
+
+    steps: tuple[Callable[[U], str], ...]
+    on_gpu: bool = False
+
+
+class Place(Protocol):
+    """Where work is done."""
+
+    def run(self, work: Work[Any], units: Sequence[Any], told: Told[Any]) -> None:
+        """Do all units, in any order."""
+
+
+class Here:
+    """In this process, one after the other."""
+
+    def run(self, work: Work[U], units: Sequence[U], told: Told[U]) -> None:
+        for unit in units:
+            told(unit, _done(work.steps, unit))
+
+
+class OnRay:
+    """On Ray's workers. workers: how many; None for one per CPU of the cluster."""
+
+    def __init__(self, ray: Any, workers: int | None) -> None:
+        self._ray, self._workers = ray, workers
+
+    def run(self, work: Work[U], units: Sequence[U], told: Told[U]) -> None:
+        if not units:
+            return
+        from ray import data
+
+        _quieten(data)
+        cpus, gpus = sum(resources(self._ray, "CPU")), sum(resources(self._ray, "GPU"))
+        count = max(1, min(self._workers or cpus, cpus, len(units)))
+        pools: list[tuple[tuple[Callable[[U], str], ...], int, dict[str, Any]]] = [(work.steps, count, {"num_cpus": 1})]
+        if work.on_gpu and gpus:
+            # The pool of the GPUs needs no CPU of its own to be let in.
+            pools = [(work.steps[:-1], count, {"num_cpus": 1}), (work.steps[-1:], min(gpus, len(units)), {"num_gpus": 1, "num_cpus": 0})]
+        rows = data.from_items([{"index": index, "problem": ""} for index in range(len(units))], override_num_blocks=len(units))
+        for steps, size, needs in pools:
+            rows = rows.map(
+                _Actor,
+                fn_constructor_args=(steps, tuple(units)),
+                compute=data.ActorPoolStrategy(size=size),
+                max_restarts=-1,
+                max_task_retries=TRIES - 1,
+                **needs,
+            )
+        left = dict(enumerate(units))
+        for row in rows.iter_rows():
+            told(left.pop(row["index"]), row["problem"])
+        for unit in left.values():
+            told(unit, f"the worker that was at it died {TRIES} times; leave the file out, or try it by itself without workers")
+
+
+class _Actor:
+    """What runs in a worker's process."""
+
+    def __init__(self, steps: Sequence[Callable[[U], str]], units: Sequence[U]) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self._steps, self._units = steps, units
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {**row, "problem": row["problem"] or _done(self._steps, self._units[row["index"]])}
+
+
+def _done(steps: Iterable[Callable[[U], str]], unit: U) -> str:
+    """Until one goes wrong."""
+    return next((problem for step in steps if (problem := step(unit))), "")
+
+
+def place_for(address: str | None, workers: int | None) -> AbstractContextManager[Place]:
+    """This process, unless a cluster's address or several workers are asked for; "auto" is the cluster that RAY_ADDRESS names, or one here.
+
+    Raises InputError where Ray is missing or cannot be reached.
+    """
+    return _here() if address is None and (workers or 1) == 1 else _on_ray(None if address == "auto" else address, workers)
+
+
+@contextmanager
+def _here() -> Any:
+    yield Here()
+
+
+@contextmanager
+def _on_ray(address: str | None, workers: int | None) -> Any:
+    ray = imported_ray()
+    try:
+        from ray import data  # noqa: F401
+    except ImportError:
+        raise InputError("--workers: needs Ray Data, which is not installed; pip install 'mask2dit[ray]'") from None
+    with connected(ray, address, workers):
+        yield OnRay(ray, workers)
+
+
+def _quieten(data: Any) -> None:
+    """Ray Data's progress and traces: ours tells what matters. A unit that fails for good does not stop the others."""
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1
+    for name in ("ray.data", "ray.data.dataset"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,375 @@
+"""One piece of a video, looked at once: its frames are decoded, its shots found and measured, and some pictures of each kept.
+
+Memory does not grow with the piece: frames wait only until the detector has decided about them, and a shot longer than `max_seconds` is
+split. The shots at a border between two pieces stay open: they are kept as they are, and `sew` makes of the two halves what they would be
+had the video been one piece.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mask2dit.curation.measures import black_bars, dissolves, lightness, longest_still, text_overlay, thumbnail
+from mask2dit.curation.rows import ShotRow
+from mask2dit.cut_detectors import CutDetector
+from mask2dit.errors import InputError, one_line
+from mask2dit.motion import motion
+from mask2dit.video_files import open_video
+
+PICTURES_PER_SECOND = 8.0
+SHORT_SIDE = 336  # pixels: what the largest of the extractors' networks sees
+MOST_PICTURES = 16  # of a shot that are kept: as many as the networks for video look at
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture of a shot, and the frame that it is."""
+
+    frame: int
+    picture: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Frames [start, stop) without a cut, as they came by: a picture eight times a second, and a thumbnail of every frame."""
+
+    start: int
+    stop: int
+    begins: str
+    ends: str
+    samples: tuple[Sample, ...]
+    thumbnails: Frame
+    num_damaged: int
+
+    def between(self, start: int, stop: int, begins: str, ends: str) -> Stretch:
+        """A part of it; damage is counted to each."""
+        samples = tuple(sample for sample in self.samples if start <= sample.frame < stop)
+        return Stretch(start, stop, begins, ends, samples, self.thumbnails[start - self.start : stop - self.start], self.num_damaged)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A finished shot: its row, but for its place in the video, and the pictures to be kept."""
+
+    row: ShotRow
+    pictures: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seam:
+    """What one side of a border between pieces leaves for the other: its open stretch, and the frames as the detector sees them."""
+
+    stretch: Stretch
+    seen: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What was found in a piece [start, stop). `head` and `tail`: at its borders with other pieces; None at the video's own ends."""
+
+    start: int
+    stop: int
+    shots: tuple[Shot, ...]
+    cuts: tuple[int, ...]
+    dissolves: tuple[tuple[int, int], ...]
+    head: Seam | None
+    tail: Seam | None
+    num_decoded: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """Whose shots they are."""
+
+    path: Path
+    name: str
+    digest: str
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Shots out of stretches, with the cuts and dissolves between them."""
+
+    shots: tuple[Shot, ...]
+    cuts: tuple[int, ...]
+    dissolves: tuple[tuple[int, int], ...]
+
+
+def scan_piece(video: Video, start: int, stop: int | None, detector: CutDetector, max_seconds: float) -> Scan:
+    """Decode frames [start, stop) of a video; None: to its end. What cannot be decoded ends the piece, and is its problem."""
+    cutter = _Cutter(video, start, stop, detector, max_seconds)
+    problem, num_decoded = "", 0
+    try:
+        with open_video(video.path) as opened:
+            try:
+                frames = opened.frames(start_seconds=float(start / opened.rate), short_side=SHORT_SIDE)
+                for number, frame in enumerate(frames, start):
+                    if number == stop:
+                        break
+                    cutter.add(frame, opened.num_damaged)
+            except (av.error.FFmpegError, InputError) as error:
+                problem = f"breaks off at {cutter.number / video.fps:.1f} s ({one_line(error, 80)}); what lies before it counts"
+            num_decoded = opened.num_decoded
+    except InputError as error:
+        problem = str(error).removeprefix(f"{video.path}: ")
+    return cutter.finished(num_decoded, problem)
+
+
+class _Cutter:
+    """Cuts a piece into stretches as its frames come by, and makes shots of them."""
+
+    def __init__(self, video: Video, start: int, stop: int | None, detector: CutDetector, max_seconds: float) -> None:
+        self.number = start
+        """The next frame."""
+        self._video, self._start, self._stop, self._detector = video, start, stop, detector
+        self._most_frames = max(1, round(max_seconds * video.fps))
+        self._finder = detector.start()
+        self._waiting: deque[tuple[int, Frame, int]] = deque()
+        self._head: list[Frame] = []
+        self._tail: deque[Frame] = deque(maxlen=2 * detector.reach)
+        self._open = _Builder(start, "edge" if start == 0 else "border", 0, video.fps)
+        self._first: Stretch | None = None
+        self._found: list[Found] = []
+        self._cuts: list[int] = []
+
+    def add(self, frame: Frame, num_damaged: int) -> None:
+        seen = self._detector.prepare(frame)
+        self._finder.add(seen)
+        if len(self._head) < 2 * self._detector.reach:
+            self._head.append(seen)
+        self._tail.append(seen)
+        self._waiting.append((self.number, frame, num_damaged))
+        self.number += 1
+        while self._waiting[0][0] < self.number - self._detector.reach:
+            self._take(*self._waiting.popleft())
+
+    def finished(self, num_decoded: int, problem: str) -> Scan:
+        self._finder.finish()
+        while self._waiting:
+            self._take(*self._waiting.popleft())
+        at_end = self._stop is None or self.number < self._stop
+        last = self._open.stretch(self.number, "edge" if at_end else "border")
+        if self._first is None and self._start > 0:
+            self._first, last_is_first = last, True
+        else:
+            last_is_first = False
+        tail = None
+        if at_end:
+            if not last_is_first:
+                self._found.append(shots_of(self._video, last))
+        elif last.stop > last.start:
+            tail = Seam(last, tuple(self._tail))
+        head = Seam(self._first, tuple(self._head)) if self._first is not None and self._first.stop > self._first.start else None
+        shots = tuple(shot for each in self._found for shot in each.shots)
+        gone = tuple(dissolve for each in self._found for dissolve in each.dissolves)
+        return Scan(self._start, self.number, shots, tuple(self._cuts), gone, head, tail, num_decoded, problem)
+
+    def _take(self, number: int, frame: Frame, num_damaged: int) -> None:
+        """A frame about which the detector has decided."""
+        if self._is_cut(number):
+            self._cuts.append(number)
+            self._end_stretch(number, "cut")
+        elif number - self._open.start >= self._most_frames:
+            self._end_stretch(number, "split")
+        self._open.add(number, frame, num_damaged)
+
+    def _is_cut(self, number: int) -> bool:
+        """Whether a cut was found that is this piece's to find: what lies within the detector's reach of a border is for `sew`."""
+        reach = self._detector.reach
+        mine = (self._start == 0 or number >= self._start + reach) and (self._stop is None or number <= self._stop - reach)
+        return mine and number > self._open.start and number in self._finder.cuts[-2 * reach :]
+
+    def _end_stretch(self, number: int, how: str) -> None:
+        ended = self._open.stretch(number, how)
+        if ended.begins == "border":
+            self._first = ended
+        else:
+            self._found.append(shots_of(self._video, ended))
+        self._open = _Builder(number, how, self._open.num_damaged, self._video.fps)
+
+
+class _Builder:
+    """A stretch in the making."""
+
+    def __init__(self, start: int, begins: str, num_damaged: int, fps: float) -> None:
+        self.start, self.num_damaged = start, num_damaged
+        self._begins, self._damaged_before = begins, num_damaged
+        self._frames_per_picture = max(1.0, fps / PICTURES_PER_SECOND)
+        self._samples: list[Sample] = []
+        self._thumbnails: list[Frame] = []
+
+    def add(self, number: int, frame: Frame, num_damaged: int) -> None:
+        # The k-th picture is the frame that is shown after k ticks of the stretch's own clock.
+        if number - self.start >= int(len(self._samples) * self._frames_per_picture + 1e-6):
+            self._samples.append(Sample(number, frame))
+        self._thumbnails.append(thumbnail(frame))
+        self.num_damaged = num_damaged
+
+    def stretch(self, stop: int, ends: str) -> Stretch:
+        thumbnails = np.stack(self._thumbnails) if self._thumbnails else np.zeros((0, 1, 1, 3), np.uint8)
+        damaged = self.num_damaged - self._damaged_before
+        return Stretch(self.start, stop, self._begins, ends, tuple(self._samples), thumbnails, damaged)
+
+
+def sew(video: Video, tail: Seam, head: Seam | None, detector: CutDetector, max_seconds: float) -> Found:
+    """The shots at a border: of the last stretch of one piece, and the first of the next (None: there is none after all)."""
+    left = tail.stretch
+    if head is None:
+        return shots_of(video, replace(left, ends="edge"))
+    right = head.stretch
+    whole = Stretch(
+        left.start,
+        right.stop,
+        left.begins,
+        right.ends,
+        left.samples + right.samples,
+        np.concatenate([left.thumbnails, right.thumbnails]),
+        left.num_damaged + right.num_damaged,
+    )
+    cuts = [cut for cut in _cuts_at(tail, head, detector) if whole.start < cut < whole.stop]
+    ends = [(cut, "cut") for cut in cuts]
+    if not cuts and whole.stop - whole.start > round(max_seconds * video.fps):
+        ends = [(right.start, "split")]  # it would be split somewhere
+    return _joined(tuple(cuts), [shots_of(video, part) for part in _parts(whole, ends)])
+
+
+def _cuts_at(tail: Seam, head: Seam, detector: CutDetector) -> Iterator[int]:
+    """Cuts so near to a border that neither piece could find them."""
+    finder, border = detector.start(), head.stretch.start
+    for seen in (*tail.seen, *head.seen):
+        finder.add(seen)
+    finder.finish()
+    for cut in finder.cuts:
+        number = border - len(tail.seen) + cut
+        if border - detector.reach < number < border + detector.reach:
+            yield number
+
+
+def shots_of(video: Video, stretch: Stretch) -> Found:
+    """The shots of a stretch without cuts: one, or several with dissolves between them, whose mixed frames belong to none."""
+    gone = [(stretch.start + first, stretch.start + last) for first, last in dissolves(stretch.thumbnails, video.fps)]
+    parts = list(_parts(stretch, gone))
+    return Found(tuple(_shot(video, part) for part in parts if part.samples), (), tuple(gone))
+
+
+def _parts(stretch: Stretch, ends: Sequence[tuple[int, int | str]]) -> Iterator[Stretch]:
+    """Parts of a stretch: each end is a frame and how, or the first and last frame of what is left out as a dissolve."""
+    start, begins = stretch.start, stretch.begins
+    for stop, how in ends:
+        word, following = (how, stop) if isinstance(how, str) else ("dissolve", how)
+        if stop > start:
+            yield stretch.between(start, stop, begins, word)
+        start, begins = following, word
+    if stretch.stop > start:
+        yield stretch.between(start, stretch.stop, begins, stretch.ends)
+
+
+def _joined(cuts: tuple[int, ...], found: Iterable[Found]) -> Found:
+    parts = list(found)
+    shots = tuple(shot for each in parts for shot in each.shots)
+    return Found(shots, cuts, tuple(dissolve for each in parts for dissolve in each.dissolves))
+
+
+def _shot(video: Video, part: Stretch) -> Shot:
+    pictures = np.stack([sample.picture for sample in part.samples])
+    per_second = min(video.fps, PICTURES_PER_SECOND)
+    kept = _thinned(pictures)
+    light, contrast = lightness(kept)
+    bars = black_bars(kept)
+    row = ShotRow(
+        shot=f"{video.digest}-{part.start:07d}-{part.stop:07d}",
+        name=video.name,
+        digest=video.digest,
+        index=0,
+        start=part.start,
+        stop=part.stop,
+        fps=video.fps,
+        begins=part.begins,
+        ends=part.ends,
+        pictures="",
+        num_pictures=len(kept),
+        lightness=round(light, 2),
+        contrast=round(contrast, 2),
+        motion=_rounded(motion(pictures, per_second)),
+        still_seconds=round(longest_still(pictures, per_second), 2),
+        bars=_four(bars),
+        text=round(text_overlay(kept), 4),
+        num_damaged=part.num_damaged,
+    )
+    return Shot(row, tuple(_inside(picture, bars) for picture in kept))
+
+
+def _thinned(pictures: Frame) -> Frame:
+    """At most `MOST_PICTURES`, evenly spaced."""
+    count = min(len(pictures), MOST_PICTURES)
+    chosen: Frame = pictures[np.linspace(0, len(pictures) - 1, count).round().astype(int)]
+    return chosen
+
+
+def _inside(picture: Frame, bars: Sequence[float]) -> Frame:
+    """A picture without its black bars."""
+    height, width = picture.shape[:2]
+    top, bottom, left, right = bars
+    inner = picture[round(top * height) : height - round(bottom * height), round(left * width) : width - round(right * width)]
+    return inner if inner.size else picture
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _four(bars: Sequence[float]) -> tuple[float, float, float, float]:
+    top, bottom, left, right = (round(float(share), 4) for share in bars)
+    return top, bottom, left, right
+
+
+def to_jpeg(picture: Frame, quality: int = 92) -> bytes:
+    """A picture as a JPEG file's bytes, with all of its colours."""
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def from_jpeg(content: bytes) -> Frame:
+    """And back: [Y, X, 3]."""
+    return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
+
+
+def to_arrays(seam: Seam) -> dict[str, NDArray[Any]]:
+    """A seam as arrays of plain numbers and bytes, for a file."""
+    stretch = seam.stretch
+    files = [to_jpeg(sample.picture, quality=96) for sample in stretch.samples]
+    return {
+        "bounds": np.array([stretch.start, stretch.stop, stretch.num_damaged]),
+        "ends": np.array([stretch.begins, stretch.ends]),
+        "frames": np.array([sample.frame for sample in stretch.samples], np.int64),
+        "lengths": np.array([len(file) for file in files], np.int64),
+        "files": np.frombuffer(b"".join(files), np.uint8),
+        "thumbnails": stretch.thumbnails,
+        "seen": np.stack(seam.seen),
+    }
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Seam:
+    """The seam that `to_arrays` wrote."""
+    start, stop, damaged = (int(number) for number in arrays["bounds"])
+    begins, ends = (str(word) for word in arrays["ends"])
+    files = arrays["files"].tobytes()
+    last = np.cumsum(arrays["lengths"])
+    pictures = [from_jpeg(files[end - length : end]) for end, length in zip(last, arrays["lengths"], strict=True)]
+    samples = tuple(Sample(int(frame), picture) for frame, picture in zip(arrays["frames"], pictures, strict=True))
+    return Seam(Stretch(start, stop, begins, ends, samples, arrays["thumbnails"], damaged), tuple(arrays["seen"]))
