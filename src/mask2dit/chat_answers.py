@@ -12,7 +12,7 @@ _BRACE = re.compile(r"\{")
 
 def json_object(text: str, key: str) -> dict[str, Any] | None:
     """The first object that has `key`, or what the text begins with, or None. A piece of an object that was cut off is none."""
-    text = _THOUGHTS.sub("", text)
+    text = _THOUGHTS.sub("", text).rpartition("</think>")[2]  # some templates open the thoughts themselves
     decoder = json.JSONDecoder()
     found: dict[str, Any] | None = None
     end = 0

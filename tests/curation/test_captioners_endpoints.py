@@ -263,6 +263,8 @@ def test_thoughts_fences_and_odd_spaces_are_tolerated(desk: Desk) -> None:
     text = f'<think>{{"characters": 3}}</think>Here it is:\n```json\n{json.dumps(cast)}\n```'
     captions, error, _ = desk.caption(lambda question: told(question, text), good)
     assert captions == GOOD, error
+    text = f'I could say {{"characters": 3}}.</think>{json.dumps(cast)}'
+    assert desk.caption(lambda question: told(question, text), good, model="other")[0] == GOOD
 
 
 def test_nobody_and_nothing_that_stays(desk: Desk) -> None:
@@ -451,8 +453,14 @@ def test_threads_never_make_more_requests_than_allowed(desk: Desk) -> None:
     with ChatServer(good) as server, desk.open(server, max_requests=5) as captioner, ThreadPoolExecutor(4) as pool:
         results = [pool.submit(captioner.caption, group(number)) for number in range(8)]
         stopped = [isinstance(result.exception(), CaptionerStoppedError) for result in results]
-    assert len(server.questions) <= 5 and any(stopped)
-    assert len((desk.folder / "requests.jsonl").read_text().splitlines()) == len(server.questions)
+    assert len(server.questions) == 5 == len((desk.folder / "requests.jsonl").read_text().splitlines()) and sum(stopped) >= 7
+
+
+def test_threads_never_spend_more_than_allowed(desk: Desk) -> None:
+    with ChatServer(good) as server, desk.open(server, max_cost=0.2, **PRICES) as captioner, ThreadPoolExecutor(4) as pool:
+        results = [pool.submit(captioner.caption, group(number, num_shots=5)) for number in range(40)]
+        stopped = [isinstance(result.exception(), CaptionerStoppedError) for result in results]
+    assert any(stopped) and 0.1 < captioner.summary()["cost"] <= 0.2
 
 
 def test_a_price_that_is_reached_stops(desk: Desk) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class Spending:
         self.ledger, self.model, self.budget = ledger, model, budget
         self._clock, self._sleep, self._now = clock, sleep, now
         self._lock = threading.Lock()
+        self._settled = threading.Condition(self._lock)
         self._ever, self._this_run = Totals(), 0
         self._under_way, self._set_aside, self._longest = 0, 0.0, ANSWER_TOKENS
         self._next_start = -math.inf
@@ -103,7 +104,8 @@ class Spending:
     @property
     def totals(self) -> Totals:
         """Over everything that was ever spent by this ledger."""
-        return self._ever
+        with self._lock:
+            return replace(self._ever)
 
     @property
     def requests_now(self) -> int:
@@ -111,23 +113,31 @@ class Spending:
         return self._this_run
 
     def _reserve(self, size: Size) -> float:
-        budget = self.budget
-        with self._lock:
-            made = self._ever.requests + self._under_way
-            if budget.max_requests is not None and made >= budget.max_requests:
-                raise CaptionerStoppedError(
-                    f"captions: {made} requests were made, as many as --max-requests {budget.max_requests} allows; raise it to go on"
-                )
-            aside = budget.cost(_upper_estimate(size), self._longest) or 0.0
-            spent = self._ever.cost or 0.0
-            if budget.max_cost is not None and spent + self._set_aside + aside > budget.max_cost:
-                raise CaptionerStoppedError(
-                    f"captions: {spent + self._set_aside:.4g} are spent, and the next request may cost {aside:.2g}, "
-                    f"which is more than --max-cost {budget.max_cost:g} allows; raise it to go on"
-                )
+        """Set money aside; where it is short, wait for requests under way, which mostly cost less than was set aside for them."""
+        with self._settled:
+            while problem := self._lacking(size):
+                if not self._under_way:
+                    raise CaptionerStoppedError(problem)
+                self._settled.wait()
+            aside = self._most_cost(size)
             self._under_way += 1
             self._set_aside += aside
         return aside
+
+    def _lacking(self, size: Size) -> str:
+        """Why there may not be another request now, or ""."""
+        budget, made, spent = self.budget, self._ever.requests, self._ever.cost or 0.0
+        if budget.max_requests is not None and made + self._under_way >= budget.max_requests:
+            return f"captions: {made} requests were made, as many as --max-requests {budget.max_requests} allows; raise it to go on"
+        if budget.max_cost is not None and spent + self._set_aside + self._most_cost(size) > budget.max_cost:
+            return (
+                f"captions: {spent:.4g} are spent, and the next request may cost {self._most_cost(size):.2g}, "
+                f"which is more than --max-cost {budget.max_cost:g} allows; raise it to go on"
+            )
+        return ""
+
+    def _most_cost(self, size: Size) -> float:
+        return self.budget.cost(_upper_estimate(size), self._longest) or 0.0
 
     def _await_turn(self) -> None:
         if self.budget.requests_per_minute is None:
@@ -141,6 +151,7 @@ class Spending:
 
     def _settle(self, size: Size, request: Request, aside: float) -> None:
         with self._lock:
+            self._settled.notify_all()
             self._under_way -= 1
             self._set_aside = self._set_aside - aside if self._under_way else 0.0
             if request.outcome == "unsent":
