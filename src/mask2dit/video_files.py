@@ -183,6 +183,11 @@ class OpenVideo:
         return VideoFacts(*size, float(stream.average_rate or self._own_rate), seconds)
 
     @property
+    def stated_seconds(self) -> float:
+        """How long the file says that it is, sound included: more than there are pictures, where it was cut off."""
+        return max(self.facts.duration_seconds, (self._container.duration or 0) / av.time_base)
+
+    @property
     def rate(self) -> Fraction:
         """The file's own mean rate, at which `frames` counts where nothing else is asked."""
         return self._own_rate

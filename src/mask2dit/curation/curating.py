@@ -79,9 +79,9 @@ class Plan:
         if self.checks.min_seconds >= self.shots.max_seconds:
             got = f"{self.checks.min_seconds:g} and {self.shots.max_seconds:g}"
             raise InputError(f"--min-seconds, --max-seconds: got {got}, expected the first below the second; change one of them")
-        if self.shots.piece_seconds < 20 * self.shots.max_seconds:
+        if self.shots.piece_seconds < self.shots.max_seconds:
             got = f"{self.shots.piece_seconds / 60:g} minutes for shots of up to {self.shots.max_seconds:g} s"
-            raise InputError(f"--piece-minutes: got {got}, expected at least twenty times as long; give longer pieces")
+            raise InputError(f"--piece-minutes: got {got}, expected pieces that hold a shot; give longer ones")
 
     def reaches(self, step: str) -> bool:
         return STEPS.index(step) <= STEPS.index(self.until)

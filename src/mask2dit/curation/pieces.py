@@ -102,7 +102,7 @@ def _row(footage: Footage, piece_seconds: float, known: dict[tuple[str, str], Vi
         with path.open("rb") as file:
             digest = file_digest(file, "sha256").hexdigest()[:16]
         with open_video(path) as video:
-            facts, rate = video.facts, video.rate
+            facts, rate, stated = video.facts, video.rate, video.stated_seconds
             if min(facts.height, facts.width) < 1 or not facts.duration_seconds > 0:
                 return _problem(str(path), footage.name, "has no size or no length, expected a video; get it again", stamp)
             starts = _starts(video.keyframes(piece_seconds), rate, facts.duration_seconds, piece_seconds)
@@ -110,7 +110,7 @@ def _row(footage: Footage, piece_seconds: float, known: dict[tuple[str, str], Vi
         return _problem(str(path), footage.name, f"cannot be read ({error.strerror or error}); allow it, or leave it out")
     except Mask2DiTError as error:
         return _problem(str(path), footage.name, str(error).removeprefix(f"{path}: "))
-    num_frames = round(facts.duration_seconds * rate)
+    num_frames = round(stated * rate)
     return VideoRow(str(path), footage.name, digest, stamp, float(rate), facts.height, facts.width, num_frames, starts)
 
 

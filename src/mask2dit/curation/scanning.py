@@ -163,17 +163,12 @@ class _Cutter:
             self._take(*self._waiting.popleft())
         at_end = self._stop is None or self.number < self._stop
         last = self._open.stretch(self.number, "edge" if at_end else "border")
-        if self._first is None and self._start > 0:
-            self._first, last_is_first = last, True
-        else:
-            last_is_first = False
-        tail = None
-        if at_end:
-            if not last_is_first:
-                self._found.append(shots_of(self._video, last))
-        elif last.stop > last.start:
-            tail = Seam(last, tuple(self._tail))
-        head = Seam(self._first, tuple(self._head)) if self._first is not None and self._first.stop > self._first.start else None
+        is_through = self._first is None and self._start > 0
+        first = last if is_through else self._first
+        if at_end and not is_through:
+            self._found.append(shots_of(self._video, last))
+        tail = Seam(last, tuple(self._tail)) if not at_end and last.stop > last.start else None
+        head = Seam(first, tuple(self._head)) if first is not None and first.stop > first.start else None
         shots = tuple(shot for each in self._found for shot in each.shots)
         gone = tuple(dissolve for each in self._found for dissolve in each.dissolves)
         return Scan(self._start, self.number, shots, tuple(self._cuts), gone, head, tail, num_decoded, problem)
@@ -191,7 +186,7 @@ class _Cutter:
         """Whether a cut was found that is this piece's to find: what lies within the detector's reach of a border is for `sew`."""
         reach = self._detector.reach
         mine = (self._start == 0 or number >= self._start + reach) and (self._stop is None or number <= self._stop - reach)
-        return mine and number > self._open.start and number in self._finder.cuts[-2 * reach :]
+        return mine and number > self._open.start and number - self._start in self._finder.cuts[-2 * reach :]
 
     def _end_stretch(self, number: int, how: str) -> None:
         ended = self._open.stretch(number, how)
@@ -225,12 +220,33 @@ class _Builder:
         return Stretch(self.start, stop, self._begins, ends, tuple(self._samples), thumbnails, damaged)
 
 
-def sew(video: Video, tail: Seam, head: Seam | None, detector: CutDetector, max_seconds: float) -> Found:
-    """The shots at a border: of the last stretch of one piece, and the first of the next (None: there is none after all)."""
-    left = tail.stretch
-    if head is None:
-        return shots_of(video, replace(left, ends="edge"))
-    right = head.stretch
+def sew(video: Video, seams: Iterable[tuple[Seam | None, Seam | None]], detector: CutDetector, max_seconds: float) -> Found:
+    """The shots at the borders of a video's pieces, from each piece's head and tail, in order.
+
+    A stretch that goes through a whole piece is its head and its tail, and is sewn on either side.
+    """
+    found: list[Found] = []
+    before: Seam | None = None
+    for head, tail in seams:
+        through = None
+        if head is not None and before is not None:
+            cuts, parts = _sewn(video, before, head, detector, max_seconds)
+            through = parts.pop() if parts[-1].ends == "border" else None
+            found.append(_joined(cuts, [shots_of(video, part) for part in parts]))
+        elif head is not None:  # what lies before could not be read
+            through = replace(head.stretch, begins="edge") if head.stretch.ends == "border" else None
+            found += [] if through else [shots_of(video, replace(head.stretch, begins="edge"))]
+        elif before is not None:  # what follows could not
+            found.append(shots_of(video, replace(before.stretch, ends="edge")))
+        before = Seam(through, tail.seen) if through is not None and tail is not None else tail
+    if before is not None:
+        found.append(shots_of(video, replace(before.stretch, ends="edge")))
+    return _joined((), found)
+
+
+def _sewn(video: Video, tail: Seam, head: Seam, detector: CutDetector, max_seconds: float) -> tuple[tuple[int, ...], list[Stretch]]:
+    """The cuts at one border, and the stretches between them: of the last one of a piece, and the first one of the next."""
+    left, right = tail.stretch, head.stretch
     whole = Stretch(
         left.start,
         right.stop,
@@ -244,7 +260,7 @@ def sew(video: Video, tail: Seam, head: Seam | None, detector: CutDetector, max_
     ends = [(cut, "cut") for cut in cuts]
     if not cuts and whole.stop - whole.start > round(max_seconds * video.fps):
         ends = [(right.start, "split")]  # it would be split somewhere
-    return _joined(tuple(cuts), [shots_of(video, part) for part in _parts(whole, ends)])
+    return tuple(cuts), list(_parts(whole, ends))
 
 
 def _cuts_at(tail: Seam, head: Seam, detector: CutDetector) -> Iterator[int]:
@@ -278,10 +294,12 @@ def _parts(stretch: Stretch, ends: Sequence[tuple[int, int | str]]) -> Iterator[
         yield stretch.between(start, stretch.stop, begins, stretch.ends)
 
 
-def _joined(cuts: tuple[int, ...], found: Iterable[Found]) -> Found:
-    parts = list(found)
-    shots = tuple(shot for each in parts for shot in each.shots)
-    return Found(shots, cuts, tuple(dissolve for each in parts for dissolve in each.dissolves))
+def _joined(cuts: tuple[int, ...], found: Sequence[Found]) -> Found:
+    return Found(
+        tuple(shot for each in found for shot in each.shots),
+        cuts + tuple(cut for each in found for cut in each.cuts),
+        tuple(dissolve for each in found for dissolve in each.dissolves),
+    )
 
 
 def _shot(video: Video, part: Stretch) -> Shot:

@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +25,6 @@ from mask2dit.curation.scanning import (
     MOST_PICTURES,
     PICTURES_PER_SECOND,
     SHORT_SIDE,
-    Found,
     Scan,
     Seam,
     Shot,
@@ -35,7 +33,6 @@ from mask2dit.curation.scanning import (
     from_jpeg,
     scan_piece,
     sew,
-    shots_of,
     to_arrays,
     to_jpeg,
 )
@@ -213,17 +210,10 @@ class Worker:
         files.write(scan.shots, _facts(scan), self.root)
 
     def _sew(self, unit: Unit) -> None:
-        found: list[Found] = []
         pieces = [self.files(Unit(unit.video, piece_name(number))) for number in range(unit.num_pieces)]
-        for before, after in pairwise(pieces):
-            tail, head = _read_seam(before.seam("tail")), _read_seam(after.seam("head"))
-            if tail is not None:
-                found.append(sew(unit.video, tail, head, self.detector, self.settings.max_seconds))
-            elif head is not None:  # what lies before could not be read
-                found.append(shots_of(unit.video, replace(head.stretch, begins="edge")))
-        shots = [shot for each in found for shot in each.shots]
-        facts = {"cuts": [cut for each in found for cut in each.cuts], "dissolves": [gone for each in found for gone in each.dissolves]}
-        self.files(unit).write(shots, facts, self.root)
+        seams = ((_read_seam(piece.seam("head")), _read_seam(piece.seam("tail"))) for piece in pieces)
+        found = sew(unit.video, seams, self.detector, self.settings.max_seconds)
+        self.files(unit).write(found.shots, {"cuts": found.cuts, "dissolves": found.dissolves}, self.root)
         for piece in pieces:
             for side in ("head", "tail"):
                 piece.seam(side).unlink(missing_ok=True)
