@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 
-from mask2dit.curation.captioners.base import TAG, Captioner, CaptionError, CaptionerStoppedError, GroupCaptions, GroupView
+from mask2dit.curation.captioners.base import TAG, Captioner, CaptionerStoppedError, GroupCaptions, GroupView
 from mask2dit.curation.rows import CaptionRow, GroupRow, ReviewRow
 from mask2dit.errors import Mask2DiTError, one_line
 from mask2dit.storyboard import Storyboard
@@ -68,9 +68,7 @@ def _caption(captioner: Captioner, view: GroupView) -> CaptionRow:
         return row_of(view.group, captioner.name, found)
     except CaptionerStoppedError:
         raise
-    except CaptionError as error:
-        return CaptionRow(view.group, captioner.name, (), "", (), (), one_line(error))
-    except Mask2DiTError as error:  # of a description that no storyboard can have
+    except Mask2DiTError as error:  # also of a description that no storyboard can have
         return CaptionRow(view.group, captioner.name, (), "", (), (), one_line(error))
 
 
@@ -125,5 +123,8 @@ def _flaws(row: CaptionRow, num_shots: int, longest: int, limit: TokenLimit) -> 
                 yield "unknown tag", f"shot {number}: {tag} is described nowhere"
             elif description and " ".join(description.split()) != " ".join(cast[tag].split()):
                 yield "other description", f"shot {number}: {tag} is {description!r}, elsewhere {cast[tag]!r}"
+    named = {tag for caption in row.captions for tag, _ in _TAGGED.findall(caption)}
+    if unused := [tag for tag in cast if tag not in named]:
+        yield "unused character", f"{', '.join(unused)}: described, but in no shot"
     if longest > limit.most:
         yield "too long", f"{longest} tokens, expected at most {limit.most} ({limit.counted_by})"
