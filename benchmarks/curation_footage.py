@@ -180,7 +180,7 @@ def _crossed(take: Take, before: Sequence[Frame], after: Sequence[Frame]) -> Ite
 
 
 def write_reel(reel: Reel, takes: Sequence[Take], folder: Path) -> Truth:
-    """Write a video and, as `<video>.json`, its truth; one that is there already is left as it is."""
+    """Write a video and, as `<video>.json`, its truth; one whose truth is there already is left as it is."""
     truth = truth_of(reel, takes)
     path = folder / truth.video
     beside, text = Path(f"{path}.json"), json.dumps(asdict(truth), indent=1) + "\n"
@@ -241,35 +241,30 @@ def _rendered(seed: int, scene: int, size: tuple[int, int], count: int) -> Frame
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """A story's shots: one of FFmpeg's sources with options of each shot's own, and what all of them go through."""
+    """A story: one of FFmpeg's sources, its options, which are each shot's own where they have a {seed} or a {place}, and what follows."""
 
     source: str
-    options: tuple[str, ...]
+    options: str
     chain: tuple[tuple[str, str], ...] = ()
 
 
-def _gradients(colours: str) -> tuple[str, ...]:
-    kinds = ("linear:seed=3", "radial:seed=5", "circular:seed=8", "spiral:seed=2")
-    return tuple(f"{colours}:nb_colors=3:speed=0.03:type={kind}" for kind in kinds)
-
-
-def _life(colours: str) -> tuple[str, ...]:
-    return tuple(f"{colours}:mold=10:ratio={ratio}:seed={seed}" for ratio, seed in ((0.2, 7), (0.3, 8), (0.25, 9), (0.4, 10)))
-
-
-_MANDELBROT = ("-0.743:start_y=-0.131", "-0.16:start_y=-1.04", "0.28:start_y=-0.01", "-1.25:start_y=-0.03")
+_GRADIENTS = "nb_colors=3:speed=0.03:type=circular:seed={seed}"
+_LIFE = "mold=10:ratio=0.3:seed={seed}"
+_BLUR = (("gblur", "sigma=1.5"),)
 PALETTES: dict[str, Palette] = {
-    "embers": Palette("gradients", _gradients("c0=#401010:c1=#d04020:c2=#f0c040")),
-    "moss": Palette("life", _life("life_color=#40c060:death_color=#203060:mold_color=#a06020"), (("gblur", "sigma=1.5"),)),
-    "fractal": Palette("mandelbrot", tuple(f"start_scale=0.5:end_scale=0.05:end_pts=300:start_x={at}" for at in _MANDELBROT)),
-    "sea": Palette("gradients", _gradients("c0=#102050:c1=#2070c0:c2=#a0e0e0")),
-    "rust": Palette("life", _life("life_color=#d08040:death_color=#301810:mold_color=#703020"), (("gblur", "sigma=1.5"),)),
-    "signal": Palette("testsrc2", ("", "", "", "")),
-    "fog": Palette("perlin", tuple(f"octaves=3:xscale=3:yscale=2:tscale=0.5:random_mode=seed:seed={seed}" for seed in (1, 2, 3, 4))),
-    "violet": Palette("gradients", _gradients("c0=#301040:c1=#9040b0:c2=#f0a0d0")),
+    "embers": Palette("gradients", f"c0=#401010:c1=#d04020:c2=#f0c040:{_GRADIENTS}"),
+    "moss": Palette("life", f"life_color=#40c060:death_color=#203060:mold_color=#a06020:{_LIFE}", _BLUR),
+    "fractal": Palette("mandelbrot", "start_scale=0.5:end_scale=0.05:end_pts=300:start_x={place}"),
+    "sea": Palette("gradients", f"c0=#102050:c1=#2070c0:c2=#a0e0e0:{_GRADIENTS}"),
+    "rust": Palette("life", f"life_color=#d08040:death_color=#301810:mold_color=#703020:{_LIFE}", _BLUR),
+    "signal": Palette("testsrc2", ""),
+    "fog": Palette("perlin", "octaves=3:xscale=3:yscale=2:tscale=0.5:random_mode=seed:seed={seed}"),
+    "violet": Palette("gradients", f"c0=#301040:c1=#9040b0:c2=#f0a0d0:{_GRADIENTS}"),
 }
-TURNED = (("null", ""), ("hflip", ""), ("vflip", ""), ("crop", "iw/2:ih/2:iw/4:ih/4"))
-"""What each shot of a story is turned by, so that no two are the same picture."""
+PLACES = ("-0.743:start_y=-0.131", "-0.16:start_y=-1.04", "0.28:start_y=-0.01", "-1.25:start_y=-0.03")
+TINTS = ("h={0}", "h={0}+6:b=0.25", "h={0}-6:b=-0.25", "h={0}:s=0.85")
+TURNS = (("null", ""), ("hflip", ""), ("crop", "iw/2:ih/2:iw/4:ih/4"), ("vflip", ""))
+"""What each shot of a story goes through, so that no two are the same picture. Every reel has a hue of its own, so that none is a copy."""
 
 FOREIGN = (
     Reel("hard-24", Fraction(24), (180, 320), 0),
@@ -293,7 +288,7 @@ def foreign_takes(reel: Reel) -> list[Take]:
             frames = _frames(rng, (2.2, 3.6), reel.fps)
             join = rng.choices(("cut", "dissolve", "fade"), (0.4, 0.4, 0.2))[0] if reel.name == "dissolves-25" and takes else "cut"
             join_frames = 0 if join == "cut" else _frames(rng, JOIN_SECONDS[join], reel.fps)
-            shown = partial(_sourced, name, shot, reel.fps, reel.size)
+            shown = partial(_sourced, reel, name, shot)
             takes.append(Take(story, frames, shown, join, join_frames, facts={"palette": name}))
     return _planted(reel, takes)
 
@@ -315,13 +310,13 @@ def _planted(reel: Reel, takes: list[Take]) -> list[Take]:
     return takes
 
 
-def _sourced(name: str, shot: int, fps: Fraction, size: tuple[int, int], count: int) -> Iterator[Frame]:
+def _sourced(reel: Reel, name: str, shot: int, count: int) -> Iterator[Frame]:
     """The first frames of a palette's shot."""
-    palette, (height, width) = PALETTES[name], size
-    options = ":".join(filter(None, (f"size={width}x{height}:rate={fps}", palette.options[shot])))
+    palette, (height, width), number = PALETTES[name], reel.size, FOREIGN.index(reel)
+    options = palette.options.format(seed=10 * number + shot + 1, place=PLACES[shot])
     graph = av.filter.Graph()
-    last = graph.add(palette.source, options)
-    turned = () if palette.source == "perlin" else (TURNED[shot],)
+    last = graph.add(palette.source, ":".join(filter(None, (f"size={width}x{height}:rate={reel.fps}", options))))
+    turned = (TURNS[shot], ("hue", TINTS[shot].format(4 * number)))
     for each, how in (*turned, ("scale", f"{width}:{height}"), *palette.chain, ("format", "rgb24")):
         following = graph.add(each, how) if how else graph.add(each)
         last.link_to(following)
