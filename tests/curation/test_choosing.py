@@ -163,9 +163,11 @@ def test_random_chains_keep_their_laws() -> None:
 def test_sizes_and_thresholds_that_cannot_be() -> None:
     assert read_sizes("3") == (3, 3) and read_sizes(" 3 - 8 ") == (3, 8)
     for text in ("", "1", "8-3", "three", "3-8-9", "-3"):
-        with pytest.raises(InputError, match="^--group-size: got .* expected a number of shots from 2, or a range; for example 3, or 3-8$"):
+        with pytest.raises(
+            InputError, match=r"^--group-size: got .* expected a number of shots from 2, or a range; for example 3, or 3-8$"
+        ):
             read_sizes(text)
-    with pytest.raises(InputError, match="^thresholds: got 0.9 and 0.5, expected the lower below the upper"):
+    with pytest.raises(InputError, match=r"^thresholds: got 0.9 and 0.5, expected the lower below the upper"):
         GroupSettings(0.9, 0.5)
 
 

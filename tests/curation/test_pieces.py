@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from footage_for_tests import moving, of_no_use, rotate, shots, write
 from mask2dit.curation import pieces
 from mask2dit.curation.pieces import find_footage, look_into
 from mask2dit.curation.rows import VideoRow
 from mask2dit.errors import InputError
 from mask2dit.video_files import open_video
+from small_footage import moving, of_no_use, rotate, shots, write
 
 
 def rows_of(*places: Path, seconds: float = 600.0, known: tuple[VideoRow, ...] = ()) -> list[VideoRow]:
@@ -24,13 +24,16 @@ def test_videos_are_found_in_folders_by_name(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert [each.name for each in find_footage([tmp_path])] == names[:3]
-    assert [each.name for each in find_footage([tmp_path / "b" / "notes.txt", tmp_path / "a.mp4", tmp_path / "a.mp4"])] == ["a.mp4", "notes.txt"]
+    assert [each.name for each in find_footage([tmp_path / "b" / "notes.txt", tmp_path / "a.mp4", tmp_path / "a.mp4"])] == [
+        "a.mp4",
+        "notes.txt",
+    ]
 
 
 def test_a_place_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no such file or folder, expected footage; check the name$"):
+    with pytest.raises(InputError, match=r"there is no such file or folder, expected footage; check the name$"):
         find_footage([tmp_path / "none"])
-    with pytest.raises(InputError, match="holds no footage, expected videos"):
+    with pytest.raises(InputError, match=r"holds no footage, expected videos"):
         find_footage([tmp_path])
 
 

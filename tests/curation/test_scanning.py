@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from footage_for_tests import moving, shots, write
 from mask2dit.curation.curating import _WithLook
 from mask2dit.curation.pieces import find_footage, look_into
 from mask2dit.curation.rows import ScanRow, ShotRow, VideoRow
@@ -17,6 +16,7 @@ from mask2dit.curation.scanning import MOST_PICTURES, from_jpeg
 from mask2dit.curation.shots import ShotSettings, Worker, collect, find_all, read_features, read_pictures
 from mask2dit.cut_detectors import detector_named
 from mask2dit.extractors import load_extractor
+from small_footage import moving, shots, write
 
 
 class Silent:
@@ -174,7 +174,7 @@ def test_the_shortest_videos(length: int, tmp_path: Path) -> None:
 
 def test_rows_of_units_are_plain_and_name_the_shot(tmp_path: Path) -> None:
     shots(tmp_path / "a.mp4", (40, 40))
-    _, rows, does, row = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000)
+    _, rows, _, row = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000)
     written = json.loads(next((tmp_path / "work").rglob("piece-0000.json")).read_text())
     assert [ShotRow.from_data(each).shot for each in written["shots"]] == [each.shot for each in rows]
     assert rows[1].shot == f"{row.digest}-0000040-0000080"

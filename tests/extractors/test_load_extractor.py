@@ -219,7 +219,9 @@ def test_half_precision_weights_are_computed_in_float32(copy: Callable[[str], Pa
 
 
 def test_unknown_names_and_devices(folders: dict[str, Path]) -> None:
-    with pytest.raises(InputError, match=r"^extractor: got 'resnet', expected one of viclip, clip, siglip2, dinov2, videomae, i3d, colours; choose"):
+    with pytest.raises(
+        InputError, match=r"^extractor: got 'resnet', expected one of viclip, clip, siglip2, dinov2, videomae, i3d, colours; choose"
+    ):
         load_extractor("resnet")
     for device in ("toaster", "cuda:99"):
         with pytest.raises(InputError, match=f"^device: got '{device}', expected [^\n]*; try device cpu$"):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from mask2dit.errors import InputError
+from mask2dit.shards import expand, write_shards
 from mask2dit.training.data.files import read_groups_jsonl
 from mask2dit.training.data.report import ClipReport
 from mask2dit.training.data.scenes import ClipError, ClipSettings, FixedScenes, usable
-from mask2dit.shards import expand, write_shards
 from mask2dit.training.data.shards import read_shards
 from training.footage_folder import FPS, HEIGHT, WIDTH, shard_pattern, write_footage_folder
 

@@ -157,7 +157,7 @@ def curate(
                 tokens,
                 opened,
                 ShotSettings(detector, max_seconds, piece_minutes * 60),
-                CheckSettings(min_seconds=min_seconds, max_seconds=max_seconds, max_text=max_text, min_motion=min_motion),
+                CheckSettings(min_seconds=min_seconds, max_text=max_text, min_motion=min_motion),
                 validation,
                 shards,
                 until,

@@ -20,8 +20,6 @@ class CheckSettings:
     """What a shot must have to be kept; docs/curation.md says how each is measured and where its value comes from."""
 
     min_seconds: float = 2.0
-    max_seconds: float = 20.0
-    """Longer ones are split by the scan."""
     max_damaged: int = 0
     """Pictures that the decoder had to guess in part."""
     min_lightness: float = 4.0

@@ -116,6 +116,7 @@ class _Run:
         self.is_whole = True
         self.videos: list[VideoRow] = []
         self._worker = _worker(plan)
+        _ = self._worker.detector  # before anything is done: it may not be there
         self._features: dict[str, dict[str, Features]] = {}
 
     def do(self) -> None:
@@ -179,7 +180,9 @@ class _Run:
         self.checks = {row.shot: row for row in checks}
         dropped = Counter(kind for row in checks for kind, _ in row.reasons)
         counts = {"shots": len(checks), "kept": sum(row.kept for row in checks)}
-        return StepSummary("checks", counts, _ordered(dropped, CheckRow.KINDS), asdict(self.plan.checks))
+        return StepSummary(
+            "checks", counts, _ordered(dropped, CheckRow.KINDS), {**asdict(self.plan.checks), "max_seconds": self.plan.shots.max_seconds}
+        )
 
     def _groups(self) -> StepSummary:
         settings = self.plan.groups

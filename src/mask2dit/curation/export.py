@@ -104,17 +104,13 @@ def clip_path(shot: ShotRow) -> Path:
 def split_of(digests: Sequence[str], share: float) -> dict[str, str]:
     """Which videos are held out, by digest: a video's own digest decides, so that more footage changes nothing for what was there.
 
-    Of two videos or more at least one is held out, where any are to be.
+    Of few videos that may be none, or more than the share; one is always left to train on.
     """
     if not 0 <= share < 1:
         raise InputError(f"--validation: got {share:g}, expected a share of the videos from 0 to below 1; for example 0.05")
     chance = {digest: int(digest, 16) / 16 ** len(digest) for digest in dict.fromkeys(digests)}
-    held_out = {digest for digest, value in chance.items() if value < share}
-    if share and not held_out and len(chance) > 1:
-        held_out = {min(chance, key=chance.__getitem__)}
-    if len(held_out) == len(chance) and len(chance) > 0:
-        held_out -= {max(chance, key=chance.__getitem__)}
-    return {digest: SPLITS[digest in held_out] for digest in chance}
+    highest = max(chance, key=chance.__getitem__, default="")
+    return {digest: SPLITS[value < share and digest != highest] for digest, value in chance.items()}
 
 
 def clip_rows(

@@ -86,12 +86,9 @@ class OnRay:
 
 
 class _Actor:
-    """What runs in a worker's process."""
+    """What runs in a worker's process; Ray gives it as many threads as CPUs."""
 
     def __init__(self, steps: Sequence[Callable[[U], str]], units: Sequence[U]) -> None:
-        import torch
-
-        torch.set_num_threads(1)
         self._steps, self._units = steps, units
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

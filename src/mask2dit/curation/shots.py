@@ -12,7 +12,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,10 +121,17 @@ class UnitFiles:
 def read_pictures(root: Path, row: ShotRow) -> tuple[bytes, ...]:
     """The JPEG files of a shot's pictures; none where they are gone."""
     try:
-        with zipfile.ZipFile(root / row.pictures) as archive:
-            return tuple(archive.read(f"{row.shot}/{number:02d}.jpg") for number in range(row.num_pictures))
+        path = root / row.pictures
+        archive = _archive(path, path.stat().st_mtime_ns)
+        return tuple(archive.read(f"{row.shot}/{number:02d}.jpg") for number in range(row.num_pictures))
     except (OSError, KeyError, zipfile.BadZipFile):
         return ()
+
+
+@lru_cache(maxsize=4)
+def _archive(path: Path, changed_ns: int) -> zipfile.ZipFile:
+    """Open for the next shots, which are mostly in the same one: its index takes longer to read than a shot's pictures."""
+    return zipfile.ZipFile(path)
 
 
 @dataclass(frozen=True)
