@@ -6,7 +6,6 @@ number is decided elsewhere.
 
 from __future__ import annotations
 
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -189,7 +188,11 @@ def _likeness(columns: NDArray[np.float64], height: int) -> float:
     """The highest correlation with itself, moved on by up to three heights."""
     shifts = range(max(3, height // 3), max(4, min(len(columns) // 2, 3 * height)))
     pairs = [(columns[shift:], columns[:-shift]) for shift in shifts]
-    return max(float(one @ other / max(1e-6, np.linalg.norm(one) * np.linalg.norm(other))) for one, other in pairs)
+    return max(_cosine(one, other) for one, other in pairs)
+
+
+def _cosine(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    return float(one @ other) / max(1e-6, float(np.linalg.norm(one)) * float(np.linalg.norm(other)))
 
 
 # Dissolves
@@ -199,9 +202,10 @@ BLEND_CHANGE = 12.0  # of 255 levels, root of the mean square: how far the two p
 BLEND_SPREAD, BLEND_LEVEL = 0.4, 5.0  # share of the picture that changes, by so many levels: a thing that enters changes less
 BLEND_LIKENESS = 0.8  # correlation of the two pictures above which only the light changes
 BLEND_BESIDE = 0.25  # of its length: what is looked at before and after it
-BLEND_RESIDUE = 0.22  # what the blend of the two pictures leaves unexplained, as a share of their difference
+BLEND_RESIDUE = 0.25  # what the blend of the two pictures leaves unexplained, as a share of their difference
 BLEND_BEND = 0.12  # how far the share of the second picture is from rising evenly
 BLEND_STEADY = 0.3  # speed of that share before and after, to that within
+BLEND_OUTSIDE = 0.3  # change of any kind before and after, as a share of the difference: more in a pan
 PLAIN, BLACK, WHITE = 6.0, 24.0, 225.0  # spread and levels of a picture to which all fades
 
 
@@ -239,7 +243,7 @@ def _misfit(frames: Numbers, beside: int) -> float | None:
     change, length = after - before, len(frames) - 2 * beside - 1
     if np.mean(np.abs(change) > BLEND_LEVEL) < BLEND_SPREAD:
         return None
-    if not (_is_plain(before) or _is_plain(after)) and np.corrcoef(before, after)[0, 1] > BLEND_LIKENESS:
+    if not (_is_plain(before) or _is_plain(after)) and _cosine(before - before.mean(), after - after.mean()) > BLEND_LIKENESS:
         return None
     square = float(np.square(change).sum())
     even = ((np.arange(len(frames)) - beside) / length).clip(0, 1)
@@ -247,7 +251,9 @@ def _misfit(frames: Numbers, beside: int) -> float | None:
     residue = np.sqrt(np.square(frames - before - even[:, None] * change).sum(axis=1) / square)
     inside = slice(beside, -beside)
     steady = max(bend[0], bend[-1]) * length / beside
-    if bend[inside].max() > BLEND_BEND or residue[inside].max() > BLEND_RESIDUE or steady > BLEND_STEADY:
+    if bend[inside].max() > BLEND_BEND or residue[inside].max() > BLEND_RESIDUE:
+        return None
+    if steady > BLEND_STEADY or max(residue[0], residue[-1]) > BLEND_OUTSIDE:
         return None
     return float(bend.mean() + residue.mean() / 2 - 0.02 * np.log(length))  # of two that fit as well, the longer one
 
