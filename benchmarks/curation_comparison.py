@@ -176,16 +176,19 @@ def compare_captions(truth: Truth, found: Found) -> dict[str, Any]:
 
 
 def compare_checks(truth: Truth, found: Found) -> dict[str, Any]:
-    """Shots dropped, by reason, and those planted; `kept_though`: planted, yet kept; `dropped_though`: nothing was planted."""
+    """True shots with a planted fault, by kind, those of them found, and reasons of all else that was dropped."""
     true = stand_for(truth, found.shots)
     planted = Counter(shot.planted for shot in truth.shots if shot.planted)
-    hits: Counter[str] = Counter()
+    hits: set[tuple[str, int]] = set()
     dropped: Counter[str] = Counter()
     for row in found.shots:
-        fault, kinds = getattr(true[row.shot], "planted", ""), {kind for kind, _ in found.checks[row.shot].reasons}
-        hits[fault] += bool(fault) and fault in kinds
-        dropped.update(kinds - {fault})
-    return {"planted": dict(planted), "found": {kind: hits[kind] for kind in planted}, "others": dict(dropped)}
+        shot, kinds = true[row.shot], {kind for kind, _ in found.checks[row.shot].reasons}
+        if shot is not None and shot.planted in kinds:
+            hits.add((shot.planted, shot.start))
+            kinds.remove(shot.planted)
+        dropped.update(kinds)
+    hits_of = Counter(kind for kind, _ in hits)
+    return {"planted": dict(planted), "found": {kind: hits_of[kind] for kind in planted}, "others": dict(dropped)}
 
 
 def compared(truths: Iterable[Truth], found: Mapping[str, Found]) -> dict[str, dict[str, Any]]:

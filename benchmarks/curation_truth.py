@@ -85,9 +85,10 @@ def figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     }
     joins = {name: sum(row["joins"][name] for row in each) for name in ("dissolves", "dissolves_found", "fades", "fades_found")}
     captions = {name: sum(row["captions"][name] for row in each) for name in ("captions", "groups", "alike", "true")}
-    right = Counter[str]()
+    right, why = Counter[str](), Counter[str]()
     for row in each:
         right.update(row["captions"]["right"])
+        why.update(row["pairs"]["missed_because"])
     interval = statistic_interval(f1(each), len(each), lambda drawn: f1([each[index] for index in drawn]))
     shares = {
         "cuts precision": (sums["hits"], reported),
@@ -96,6 +97,7 @@ def figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
         "fades found": (joins["fades_found"], joins["fades"]),
         "groups precision": (pairs["hits"], pairs["hits"] + pairs["false"]),
         "groups recall": (pairs["hits"], pairs["hits"] + pairs["missed"]),
+        "groups recall, but for halves of one shot": (pairs["hits"], pairs["hits"] + pairs["missed"] - why["one shot in two"]),
         "all true neighbours: related": (pairs["neighbours_related"], pairs["neighbours"]),
         "groups of one story": (pairs["groups_of_one_story"], pairs["groups"]),
         **{f"captions name the {name}": (right[name], captions["captions"]) for name in NAMED},
@@ -106,9 +108,6 @@ def figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     for name, (hits, count) in shares.items():
         if count:
             found[name] = {"value": hits / count, "of": count, "interval": wilson(hits, count)}
-    why = Counter[str]()
-    for row in each:
-        why.update(row["pairs"]["missed_because"])
     for name, count in why.most_common():
         found[f"pairs missed: {name}"] = {"value": count}
     found["dissolves reported where none is"] = {"value": sum(len(row["joins"]["false"]) for row in each)}
