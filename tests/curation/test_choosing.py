@@ -50,7 +50,7 @@ def shot(index: int, digest: str = "aa", **changes: object) -> ShotRow:
         ({"contrast": 1.0}, "black"),
         ({"still_seconds": 3.9}, "frozen"),
         ({"motion": 0.1}, "still"),
-        ({"text": 0.2}, "text"),
+        ({"text": 0.05}, "text"),
         ({"bars": (0.3, 0.3, 0.0, 0.0)}, "bars"),
     ],
 )
@@ -72,11 +72,11 @@ def test_duplicates_are_those_of_a_slow_search() -> None:
     base = rng.uniform(0, 255, (12, 60)).astype(np.float32)
     looks, rows = {}, []
     for index in range(150):
-        looks[f"aa-{index}"] = base[rng.integers(12)] + rng.normal(0, rng.choice([0.5, 2.0, 6.0]), 60).astype(np.float32)
+        looks[f"aa-{index}"] = base[rng.integers(12)] + rng.normal(0, rng.choice([0.5, 1.4, 6.0]), 60).astype(np.float32)
         rows.append(shot(index))
     limit, kept, copies = 2.0, [], set()
     for row in rows:
-        if any(np.abs(looks[row.shot] - looks[other]).mean() < limit for other in kept):
+        if any(np.sqrt(np.square(looks[row.shot] - looks[other]).mean()) < limit for other in kept):
             copies.add(row.shot)
         else:
             kept.append(row.shot)

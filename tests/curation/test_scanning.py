@@ -52,17 +52,16 @@ def spans(rows: Iterable[ShotRow]) -> list[tuple[int, int, str, str]]:
     return [(row.start, row.stop, row.begins, row.ends) for row in rows]
 
 
-LENGTHS = (40, 31, 55, 9, 70, 24, 90, 33, 61, 47, 26, 80)
+LENGTHS = (40, 31, 9, 55, 24, 90, 33, 47)
 
 
-@pytest.mark.parametrize("piece_seconds", [1.5, 2.0, 3.7])
-def test_pieces_sewn_together_are_the_whole(piece_seconds: float, tmp_path: Path) -> None:
+def test_pieces_sewn_together_are_the_whole(tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     cuts = shots(video, LENGTHS)
     whole, of_whole, *_ = scanned(video, tmp_path / "one", 1000)
     assert list(whole.cuts) == cuts and [row.start for row in of_whole] == [0, *cuts]
-    found, rows, does, facts = scanned(video, tmp_path / "many", piece_seconds)
-    assert len(facts.piece_starts) >= 5
+    found, rows, does, facts = scanned(video, tmp_path / "many", 1.5)
+    assert len(facts.piece_starts) >= 9
     assert found == replace(whole, num_decoded=found.num_decoded) and spans(rows) == spans(of_whole)
     assert [row.index for row in rows] == list(range(len(rows)))
     for one, other in zip(of_whole, rows, strict=True):
@@ -75,7 +74,7 @@ def test_pieces_sewn_together_are_the_whole(piece_seconds: float, tmp_path: Path
 
 
 def test_a_cut_on_a_border_and_beside_it_is_found(tmp_path: Path) -> None:
-    for place in range(-3, 4):
+    for place in (-1, 0, 1):
         folder = tmp_path / str(place)
         folder.mkdir()
         cuts = shots(folder / "a.mp4", (48 + place, 60, 52), seed=7)  # keyframes are 12 frames apart: a border at 48
@@ -138,8 +137,8 @@ def test_a_dissolve_is_no_cut_and_its_mixed_frames_belong_to_no_shot(tmp_path: P
 
 
 def test_pictures_are_few_small_and_without_bars(tmp_path: Path) -> None:
-    frames = np.zeros((100, 480, 640, 3), np.uint8)
-    frames[:, 60:420] = moving(100, 5, (360, 640))
+    frames = np.zeros((60, 480, 640, 3), np.uint8)
+    frames[:, 60:420] = moving(60, 5, (360, 640))
     write(tmp_path / "a.mp4", frames)
     _, (row,), does, _ = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000)
     assert row.bars == pytest.approx((0.125, 0.125, 0, 0), abs=0.01)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mask2dit.curation.measures import thumbnail
+from mask2dit.curation.measures import SAME_LOOK, TEXT_SHARE, look
 from mask2dit.curation.rows import CheckRow, ShotRow
 from mask2dit.extractors.base import Features, Frames
 
@@ -28,11 +28,11 @@ class CheckSettings:
     """Of its length in which nothing changes at all."""
     min_motion: float = 0.0
     """% of the picture's longer side per second; 0: a still camera on still things is fine."""
-    max_text: float = 0.02
+    max_text: float = TEXT_SHARE
     min_picture: float = 0.5
     """Share of the picture that is left between black bars."""
-    duplicate: float = 2.0
-    """Mean difference, of 255 levels, below which two shots show the same."""
+    duplicate: float = SAME_LOOK
+    """How far two looks are apart (`measures.same_look`) below which they are of the same shot."""
 
 
 def check_shots(shots: Sequence[ShotRow], looks: Mapping[str, Features], settings: CheckSettings) -> list[CheckRow]:
@@ -76,7 +76,7 @@ def _duplicates(rows: Sequence[ShotRow], looks: Mapping[str, Features], limit: f
     if not rows:
         return
     seen = np.stack([looks[row.shot] for row in rows])
-    # Two looks are never nearer than their means: only neighbours by mean can be duplicates.
+    # Two looks are never nearer than their means are: only neighbours by mean can be duplicates.
     means = seen.mean(axis=1)
     order = np.argsort(means, kind="stable")
     sorted_means = means[order]
@@ -87,7 +87,7 @@ def _duplicates(rows: Sequence[ShotRow], looks: Mapping[str, Features], limit: f
         near = near[(near < index) & ~is_copy[near]]
         if not len(near):
             continue
-        distances = np.abs(seen[near] - seen[index]).mean(axis=1)
+        distances = np.sqrt(np.square(seen[near] - seen[index]).mean(axis=1))
         best = int(distances.argmin())
         if distances[best] < limit:
             is_copy[index] = True
@@ -102,9 +102,4 @@ class Look:
 
     def scenes(self, scenes: Sequence[Frames]) -> NDArray[np.float32]:
         """N shots → [N, D], in levels of 255."""
-        return np.stack([np.concatenate([_flat(pictures[at]) for at in (0, len(pictures) // 2, -1)]) for pictures in scenes])
-
-
-def _flat(picture: Frames) -> Features:
-    flat: Features = thumbnail(picture).astype(np.float32).ravel()
-    return flat
+        return np.stack([look(pictures).astype(np.float32).ravel() for pictures in scenes])

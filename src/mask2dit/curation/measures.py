@@ -265,7 +265,9 @@ def _is_plain(picture: Numbers) -> bool:
 # Look
 
 LOOK = (16, 9)  # pixels, width and height
-SAME_LOOK = 6.0  # of 255 levels; a copy encoded again or made smaller has up to 4.6, playhouse scenes with another actor 9.6 and more
+SAME_LOOK = 3.0
+"""Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action 8.6 and more.
+Low, for the other side of a conversation, seen once more, is no copy."""
 
 
 def thumbnail(picture: Frame) -> Frame:

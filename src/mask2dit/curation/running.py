@@ -89,6 +89,9 @@ class _Actor:
     """What runs in a worker's process; Ray gives it as many threads as CPUs."""
 
     def __init__(self, steps: Sequence[Callable[[U], str]], units: Sequence[U]) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)
         self._steps, self._units = steps, units
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

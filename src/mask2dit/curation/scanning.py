@@ -29,6 +29,7 @@ from mask2dit.video_files import open_video
 PICTURES_PER_SECOND = 8.0
 SHORT_SIDE = 336  # pixels: what the largest of the extractors' networks sees
 MOST_PICTURES = 16  # of a shot that are kept: as many as the networks for video look at
+TEXT_PICTURES = 8  # of these that are searched for text, which takes most of the time
 
 Frame = NDArray[np.uint8]
 
@@ -305,7 +306,7 @@ def _joined(cuts: tuple[int, ...], found: Sequence[Found]) -> Found:
 def _shot(video: Video, part: Stretch) -> Shot:
     pictures = np.stack([sample.picture for sample in part.samples])
     per_second = min(video.fps, PICTURES_PER_SECOND)
-    kept = _thinned(pictures)
+    kept = _evenly(pictures, MOST_PICTURES)
     light, contrast = lightness(kept)
     bars = black_bars(kept)
     row = ShotRow(
@@ -325,15 +326,15 @@ def _shot(video: Video, part: Stretch) -> Shot:
         motion=_rounded(motion(pictures, per_second)),
         still_seconds=round(longest_still(pictures, per_second), 2),
         bars=_four(bars),
-        text=round(text_overlay(kept), 4),
+        text=round(text_overlay(_evenly(kept, TEXT_PICTURES)), 4),
         num_damaged=part.num_damaged,
     )
     return Shot(row, tuple(_inside(picture, bars) for picture in kept))
 
 
-def _thinned(pictures: Frame) -> Frame:
-    """At most `MOST_PICTURES`, evenly spaced."""
-    count = min(len(pictures), MOST_PICTURES)
+def _evenly(pictures: Frame, most: int) -> Frame:
+    """At most so many of them, evenly spaced."""
+    count = min(len(pictures), most)
     chosen: Frame = pictures[np.linspace(0, len(pictures) - 1, count).round().astype(int)]
     return chosen
 
