@@ -136,6 +136,18 @@ def test_a_dissolve_is_no_cut_and_its_mixed_frames_belong_to_no_shot(tmp_path: P
     assert spans(rows) == [(0, first, "edge", "dissolve"), (clean, 108, "dissolve", "edge")]
 
 
+def test_the_black_between_a_fade_and_the_next_is_no_shot(tmp_path: Path) -> None:
+    one, other = moving(60, 3), moving(60, 9)
+    share = (np.arange(12, 0, -1) / 13)[:, None, None, None]
+    black = np.zeros((15, *one.shape[1:]), np.uint8)
+    faded = [one[:48], (one[48:] * share).astype(np.uint8), black, (other[:12] * share[::-1]).astype(np.uint8), other[12:]]
+    write(tmp_path / "a.mp4", np.concatenate(faded))
+    found, rows, *_ = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000)
+    assert found.cuts == () and len(found.dissolves) == 2
+    assert [(row.begins, row.ends, row.index) for row in rows] == [("edge", "dissolve", 0), ("dissolve", "edge", 1)]
+    assert abs(rows[0].stop - 48) <= 2 and abs(rows[1].start - 87) <= 2
+
+
 def test_pictures_are_few_small_and_without_bars(tmp_path: Path) -> None:
     frames = np.zeros((60, 480, 640, 3), np.uint8)
     frames[:, 60:420] = moving(60, 5, (360, 640))

@@ -258,6 +258,11 @@ def _misfit(frames: Numbers, beside: int) -> float | None:
     return float(bend.mean() + residue.mean() / 2 - 0.02 * np.log(length))  # of two that fit as well, the longer one
 
 
+def is_blank(thumbnails: Frame) -> bool:
+    """Whether all of them [T, y, x, 3] are black, or all white, as between a fade and the next."""
+    return all(_is_plain(picture) for picture in thumbnails.reshape(len(thumbnails), -1).astype(np.float32))
+
+
 def _is_plain(picture: Numbers) -> bool:
     return bool(picture.std() < PLAIN and not BLACK < picture.mean() < WHITE)
 
@@ -266,8 +271,8 @@ def _is_plain(picture: Numbers) -> bool:
 
 LOOK = (16, 9)  # pixels, width and height
 SAME_LOOK = 3.0
-"""Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action 8.6 and more.
-Low, for the other side of a conversation, seen once more, is no copy."""
+"""Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action have 8.6 and
+more. Low, for the other side of a conversation, seen once more, is no copy."""
 
 
 def thumbnail(picture: Frame) -> Frame:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mask2dit.curation.measures import black_bars, dissolves, lightness, longest_still, text_overlay, thumbnail
+from mask2dit.curation.measures import black_bars, dissolves, is_blank, lightness, longest_still, text_overlay, thumbnail
 from mask2dit.curation.rows import ShotRow
 from mask2dit.cut_detectors import CutDetector
 from mask2dit.errors import InputError, one_line
@@ -277,10 +277,17 @@ def _cuts_at(tail: Seam, head: Seam, detector: CutDetector) -> Iterator[int]:
 
 
 def shots_of(video: Video, stretch: Stretch) -> Found:
-    """The shots of a stretch without cuts: one, or several with dissolves between them, whose mixed frames belong to none."""
+    """The shots of a stretch without cuts: one, or several with dissolves between them, whose mixed frames belong to none.
+
+    Nor do the black ones between a fade and the next.
+    """
     gone = [(stretch.start + first, stretch.start + last) for first, last in dissolves(stretch.thumbnails, video.fps)]
-    parts = list(_parts(stretch, gone))
-    return Found(tuple(_shot(video, part) for part in parts if part.samples), (), tuple(gone))
+    parts = [
+        part
+        for part in _parts(stretch, gone)
+        if part.samples and not ("dissolve" in (part.begins, part.ends) and is_blank(part.thumbnails))
+    ]
+    return Found(tuple(_shot(video, part) for part in parts), (), tuple(gone))
 
 
 def _parts(stretch: Stretch, ends: Sequence[tuple[int, int | str]]) -> Iterator[Stretch]:
