@@ -142,7 +142,7 @@ def test_the_black_between_a_fade_and_the_next_is_no_shot(tmp_path: Path) -> Non
     black = np.zeros((15, *one.shape[1:]), np.uint8)
     faded = [one[:48], (one[48:] * share).astype(np.uint8), black, (other[:12] * share[::-1]).astype(np.uint8), other[12:]]
     write(tmp_path / "a.mp4", np.concatenate(faded))
-    found, rows, *_ = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000)
+    found, rows, *_ = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000, max_seconds=20)
     assert found.cuts == () and len(found.dissolves) == 2
     assert [(row.begins, row.ends, row.index) for row in rows] == [("edge", "dissolve", 0), ("dissolve", "edge", 1)]
     assert abs(rows[0].stop - 48) <= 2 and abs(rows[1].start - 87) <= 2

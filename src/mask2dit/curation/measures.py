@@ -271,8 +271,8 @@ def _is_plain(picture: Numbers) -> bool:
 
 LOOK = (16, 9)  # pixels, width and height
 SAME_LOOK = 3.0
-"""Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action have 8.6 and
-more. Low, for the other side of a conversation, seen once more, is no copy."""
+"""Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action have 8.6
+and more. Low, for the other side of a conversation, seen once more, is no copy."""
 
 
 def thumbnail(picture: Frame) -> Frame:
