@@ -28,7 +28,7 @@ from mask2dit.files import written_aside
 from mask2dit.loading import load_pipeline
 from mask2dit.playhouse.facts import HELD_OUT_SEEDS
 from mask2dit.playhouse.footage import plan_footage, read_truth, write_footage
-from mask2dit.playhouse.judge import Judge, builtin_judge
+from mask2dit.playhouse.judge import Judge, load_judge
 from playhouse import Film, make_film, tell
 
 LEVEL = "A"
@@ -183,7 +183,7 @@ def main() -> None:
     }
     if options.only == "train":
         return
-    judge = builtin_judge()
+    judge = load_judge()
     rows = table({name: measured(options.runs, name, model, judge) for name, model in models.items()})
     print(f"\n{'% of scenes or pairs':22}" + "".join(f"{name:>22}" for name in (*models, "curated − direct")))
     for name, row in rows.items():

@@ -34,6 +34,7 @@ QUALITY = "14"  # x264's rate factor; 18 is called visually lossless, and flat d
 # Without B-frames decoding and showing order agree, so that files join without a gap in their time stamps.
 H264_OPTIONS = {"crf": QUALITY, "preset": "medium", "bf": "0"}
 TIMESTAMP_TOLERANCE = 1e-3  # seconds; Matroska rounds to milliseconds
+WORTH_IT = 0.75  # of its size; making a picture a little smaller takes longer than all that is done with the smaller one saves
 FAST_START = {"movflags": "+faststart"}  # the index before the pictures: a browser plays while it loads
 _BT709_PRIMARIES = 1
 _BT709_TRANSFER = 1
@@ -211,8 +212,8 @@ class OpenVideo:
     def frames(self, fps: float | Fraction | None = None, start_seconds: float = 0.0, *, short_side: int | None = None) -> Iterator[Frame]:
         """From `start_seconds` to the end, at each tick of `fps` (None: the file's own mean rate) the picture shown then.
 
-        Decodes from the last keyframe before the start, and no further than it is read. short_side: larger pictures are made so small
-        while they are converted, which takes less time than converting them whole.
+        Decodes from the last keyframe before the start, and no further than it is read. short_side: pictures of which it is less than
+        `WORTH_IT` are made so small while they are converted.
         """
         self._short_side = short_side
         rate = Fraction(fps) if fps is not None else self._own_rate
@@ -247,9 +248,9 @@ class OpenVideo:
     def _pixels(self, picture: VideoFrame) -> Frame:
         self.num_damaged += picture.is_corrupt
         scale = (self._short_side or math.inf) / min(picture.width, picture.height)
-        if scale < 1:
+        if scale < WORTH_IT:
             size = {"width": max(1, round(picture.width * scale)), "height": max(1, round(picture.height * scale))}
-            picture = picture.reformat(**size, format="rgb24", interpolation=Interpolation.BILINEAR)
+            picture = picture.reformat(**size, format="rgb24", interpolation=Interpolation.AREA)
         pixels = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
         return np.ascontiguousarray(np.rot90(pixels, self._turns)) if self._turns else pixels
 

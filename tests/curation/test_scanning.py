@@ -113,15 +113,29 @@ def test_long_shots_are_split_and_say_so(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", np.concatenate([moving(130, 0), moving(30, 1)]))
     _, rows, *_ = scanned(tmp_path / "a.mp4", tmp_path / "work", 1000, max_seconds=2.0)
     assert spans(rows) == [
-        (0, 48, "edge", "split"),
-        (48, 96, "split", "split"),
-        (96, 130, "split", "cut"),
+        (0, 43, "edge", "split"),
+        (43, 86, "split", "split"),
+        (86, 130, "split", "cut"),
         (130, 160, "cut", "edge"),
     ]
     # A piece's border splits such a shot, too; no part is longer, nothing is lost.
     _, rows, *_ = scanned(tmp_path / "a.mp4", tmp_path / "others", 2.6, max_seconds=2.0)
     assert [row.start for row in rows[1:]] == [row.stop for row in rows[:-1]] and rows[-1].stop == 160
     assert all(row.stop - row.start <= 48 for row in rows) and 130 in {row.start for row in rows}
+
+
+def test_a_shot_without_an_end_is_divided_as_it_goes_by(tmp_path: Path) -> None:
+    one, other = moving(260, 0), moving(300, 4)
+    share = (np.arange(1, 13) / 13)[:, None, None, None]
+    mixed = (one[248:] * (1 - share) + other[:12] * share).astype(np.uint8)
+    write(tmp_path / "a.mp4", np.concatenate([one[:248], mixed, other[12:]]))  # the dissolve begins just before a split would
+    for piece_seconds in (1000, 6.0, 3.0):
+        found, rows, *_ = scanned(tmp_path / "a.mp4", tmp_path / f"{piece_seconds}", piece_seconds, max_seconds=2.5)
+        ((first, clean),) = found.dissolves
+        assert abs(first - 248) <= 2 and abs(clean - 260) <= 2 and found.cuts == ()
+        assert all(20 <= row.stop - row.start <= 60 for row in rows)
+        assert sum(row.stop - row.start for row in rows) == 548 - (clean - first)
+        assert {row.begins for row in rows} == {"edge", "split", "dissolve"}
 
 
 def test_a_dissolve_is_no_cut_and_its_mixed_frames_belong_to_no_shot(tmp_path: Path) -> None:

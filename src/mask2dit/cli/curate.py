@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from mask2dit.curation.captioners.base import Captioner
     from mask2dit.curation.captions import TokenLimit
-    from mask2dit.curation.checks import CheckSettings
     from mask2dit.curation.curating import Plan
     from mask2dit.extractors.base import Extractor
 
@@ -46,9 +45,7 @@ def curate(
     detector: Annotated[str, typer.Option(help="adaptive, content or transnetv2.", rich_help_panel=SHOTS)] = "adaptive",
     min_seconds: Annotated[float, typer.Option(help="Shorter shots are dropped.", rich_help_panel=SHOTS, min=0)] = 2.0,
     max_seconds: Annotated[float, typer.Option(help="Longer shots are split.", rich_help_panel=SHOTS, min=0.1)] = 20.0,
-    max_text: Annotated[
-        float | None, typer.Option(help="Share of the picture that text may take; 1: any.", show_default="0.003", rich_help_panel=SHOTS)
-    ] = None,
+    max_text: Annotated[float, typer.Option(help="Share of the picture that text may take; 1: any.", rich_help_panel=SHOTS)] = 0.01,
     min_motion: Annotated[float, typer.Option(help="% of the picture per second; see the report.", rich_help_panel=SHOTS)] = 0.0,
     piece_minutes: Annotated[
         float, typer.Option(help="Length of the pieces that are worked at side by side.", rich_help_panel=SHOTS, min=0.01)
@@ -134,6 +131,7 @@ def curate(
     from mask2dit.cli.progress import shown_notes, shown_progress
 
     with shown_notes() as console:
+        from mask2dit.curation.checks import CheckSettings
         from mask2dit.curation.curating import REPORT, Plan, curate
         from mask2dit.curation.groups import THRESHOLDS, GroupSettings, read_sizes
         from mask2dit.curation.pieces import find_footage
@@ -159,7 +157,7 @@ def curate(
                 tokens,
                 opened,
                 ShotSettings(detector, max_seconds, piece_minutes * 60),
-                _checks(min_seconds, max_text, min_motion),
+                CheckSettings(min_seconds=min_seconds, max_text=max_text, min_motion=min_motion),
                 validation,
                 shards,
                 until,
@@ -193,13 +191,6 @@ def _tell_problems(plan: "Plan") -> None:
         for row in read_rows(plan.folder / ROWS, kind):
             if row.problem:
                 typer.echo(f"left out: {row.name}: {row.problem}" if kind is VideoRow else f"in part: {row.name}: {row.problem}", err=True)
-
-
-def _checks(min_seconds: float, max_text: float | None, min_motion: float) -> "CheckSettings":
-    from mask2dit.curation.checks import CheckSettings
-    from mask2dit.curation.measures import TEXT_SHARE
-
-    return CheckSettings(min_seconds=min_seconds, max_text=TEXT_SHARE if max_text is None else max_text, min_motion=min_motion)
 
 
 def _device(device: str | None) -> str:

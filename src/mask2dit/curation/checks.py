@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mask2dit.curation.measures import SAME_LOOK, TEXT_SHARE, look
+from mask2dit.curation.measures import SAME_LOOK, look
 from mask2dit.curation.rows import CheckRow, ShotRow
 from mask2dit.extractors.base import Features, Frames
 
@@ -28,7 +28,7 @@ class CheckSettings:
     """Of its length in which nothing changes at all."""
     min_motion: float = 0.0
     """% of the picture's longer side per second; 0: a still camera on still things is fine."""
-    max_text: float = TEXT_SHARE
+    max_text: float = 0.01
     min_picture: float = 0.5
     """Share of the picture that is left between black bars."""
     duplicate: float = SAME_LOOK
@@ -54,7 +54,7 @@ def _faults(row: ShotRow, settings: CheckSettings) -> Iterator[Reason]:
         yield "damaged", f"{row.num_damaged} damaged pictures, expected at most {settings.max_damaged}"
     if row.lightness < settings.min_lightness or row.contrast < settings.min_contrast:
         expected = f"expected at least {settings.min_lightness:g} and {settings.min_contrast:g}"
-        yield "black", f"lightness {row.lightness:.1f}, contrast {row.contrast:.1f}, {expected}"
+        yield "black", f"lightness {row.lightness:.2f}, contrast {row.contrast:.2f}, {expected}"
     still = row.still_seconds / row.seconds
     if still > settings.max_still_share:
         yield (

@@ -270,6 +270,7 @@ def _is_plain(picture: Numbers) -> bool:
 # Look
 
 LOOK = (16, 9)  # pixels, width and height
+LOOK_SIDE = 90  # pixels: of a larger picture every so many points are looked at, for there is one of every frame
 SAME_LOOK = 3.0
 """Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action have 8.6
 and more. Low, for the other side of a conversation, seen once more, is no copy."""
@@ -277,7 +278,8 @@ and more. Low, for the other side of a conversation, seen once more, is no copy.
 
 def thumbnail(picture: Frame) -> Frame:
     """The look of a picture, [9, 16, 3] whatever its size."""
-    return np.asarray(cv2.resize(picture, LOOK, interpolation=cv2.INTER_AREA), np.uint8)
+    step = max(1, min(picture.shape[:2]) // LOOK_SIDE)
+    return np.asarray(cv2.resize(picture[::step, ::step], LOOK, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def look(pictures: Frame) -> Frame:

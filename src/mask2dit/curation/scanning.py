@@ -1,8 +1,8 @@
 """One piece of a video, looked at once: its frames are decoded, its shots found and measured, and some pictures of each kept.
 
-Memory does not grow with the piece: frames wait only until the detector has decided about them, and a shot longer than `max_seconds` is
-split. The shots at a border between two pieces stay open: they are kept as they are, and `sew` makes of the two halves what they would be
-had the video been one piece.
+Memory does not grow with the piece: frames wait only until the detector has decided about them, and a stretch longer than a shot may be,
+and than a dissolve in it could last, is divided. The shots at a border between two pieces stay open: they are kept as they are, and `sew`
+makes of the two halves what they would be had the video been one piece.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from mask2dit.motion import motion
 from mask2dit.video_files import open_video
 
 PICTURES_PER_SECOND = 8.0
-SHORT_SIDE = 336  # pixels: what the largest of the extractors' networks sees
+SHORT_SIDE = 336  # pixels, or a third more: what the largest of the extractors' networks sees
 MOST_PICTURES = 16  # of a shot that are kept: as many as the networks for video look at
+LOOK_AHEAD = 3.5  # seconds by which a stretch may be too long before it is divided: a dissolve lasts less
 TEXT_PICTURES = 8  # of these that are searched for text, which takes most of the time
 
 Frame = NDArray[np.uint8]
@@ -167,7 +168,7 @@ class _Cutter:
         is_through = self._first is None and self._start > 0
         first = last if is_through else self._first
         if at_end and not is_through:
-            self._found.append(shots_of(self._video, last))
+            self._found.append(shots_of(self._video, last, self._most_frames))
         tail = Seam(last, tuple(self._tail)) if not at_end and last.stop > last.start else None
         head = Seam(first, tuple(self._head)) if first is not None and first.stop > first.start else None
         shots = tuple(shot for each in self._found for shot in each.shots)
@@ -179,8 +180,8 @@ class _Cutter:
         if self._is_cut(number):
             self._cuts.append(number)
             self._end_stretch(number, "cut")
-        elif number - self._open.start >= self._most_frames:
-            self._end_stretch(number, "split")
+        elif number - self._open.start >= self._most_frames + round(LOOK_AHEAD * self._video.fps):
+            self._divide(number)
         self._open.add(number, frame, num_damaged)
 
     def _is_cut(self, number: int) -> bool:
@@ -190,12 +191,22 @@ class _Cutter:
         return mine and number > self._open.start and number - self._start in self._finder.cuts[-2 * reach :]
 
     def _end_stretch(self, number: int, how: str) -> None:
-        ended = self._open.stretch(number, how)
+        self._keep(self._open.stretch(number, how))
+        self._open = _Builder(number, how, self._open.num_damaged, self._video.fps)
+
+    def _divide(self, number: int) -> None:
+        """What is open has become too long: all but its end is done with."""
+        parts, gone, rest = divided(self._video, self._open.stretch(number, "open"), self._most_frames)
+        if parts and parts[0].begins == "border":
+            self._first = parts.pop(0)
+        self._found.append(found_in(self._video, parts, gone))
+        self._open = _Builder.of(rest, self._open.num_damaged, self._video.fps)
+
+    def _keep(self, ended: Stretch) -> None:
         if ended.begins == "border":
             self._first = ended
         else:
-            self._found.append(shots_of(self._video, ended))
-        self._open = _Builder(number, how, self._open.num_damaged, self._video.fps)
+            self._found.append(shots_of(self._video, ended, self._most_frames))
 
 
 class _Builder:
@@ -205,12 +216,21 @@ class _Builder:
         self.start, self.num_damaged = start, num_damaged
         self._begins, self._damaged_before = begins, num_damaged
         self._frames_per_picture = max(1.0, fps / PICTURES_PER_SECOND)
+        self._first_picture = start
         self._samples: list[Sample] = []
         self._thumbnails: list[Frame] = []
 
+    @classmethod
+    def of(cls, stretch: Stretch, num_damaged: int, fps: float) -> _Builder:
+        """One that goes on from a stretch; its pictures keep their time."""
+        builder = cls(stretch.start, stretch.begins, num_damaged, fps)
+        builder._samples, builder._thumbnails = list(stretch.samples), list(stretch.thumbnails)
+        builder._first_picture = stretch.samples[0].frame if stretch.samples else stretch.stop
+        return builder
+
     def add(self, number: int, frame: Frame, num_damaged: int) -> None:
         # The k-th picture is the frame that is shown after k ticks of the stretch's own clock.
-        if number - self.start >= int(len(self._samples) * self._frames_per_picture + 1e-6):
+        if number - self._first_picture >= int(len(self._samples) * self._frames_per_picture + 1e-6):
             self._samples.append(Sample(number, frame))
         self._thumbnails.append(thumbnail(frame))
         self.num_damaged = num_damaged
@@ -226,26 +246,30 @@ def sew(video: Video, seams: Iterable[tuple[Seam | None, Seam | None]], detector
 
     A stretch that goes through a whole piece is its head and its tail, and is sewn on either side.
     """
+    most = max(1, round(max_seconds * video.fps))
     found: list[Found] = []
     before: Seam | None = None
     for head, tail in seams:
         through = None
         if head is not None and before is not None:
-            cuts, parts = _sewn(video, before, head, detector, max_seconds)
+            cuts, parts = _sewn(before, head, detector)
             through = parts.pop() if parts[-1].ends == "border" else None
-            found.append(_joined(cuts, [shots_of(video, part) for part in parts]))
+            if through is not None and through.stop - through.start > most + LOOK_AHEAD * video.fps:
+                early, gone, through = divided(video, through, most)
+                found.append(found_in(video, early, gone))
+            found.append(_joined(cuts, [shots_of(video, part, most) for part in parts]))
         elif head is not None:  # what lies before could not be read
             through = replace(head.stretch, begins="edge") if head.stretch.ends == "border" else None
-            found += [] if through else [shots_of(video, replace(head.stretch, begins="edge"))]
+            found += [] if through else [shots_of(video, replace(head.stretch, begins="edge"), most)]
         elif before is not None:  # what follows could not
-            found.append(shots_of(video, replace(before.stretch, ends="edge")))
+            found.append(shots_of(video, replace(before.stretch, ends="edge"), most))
         before = Seam(through, tail.seen) if through is not None and tail is not None else tail
     if before is not None:
-        found.append(shots_of(video, replace(before.stretch, ends="edge")))
+        found.append(shots_of(video, replace(before.stretch, ends="edge"), most))
     return _joined((), found)
 
 
-def _sewn(video: Video, tail: Seam, head: Seam, detector: CutDetector, max_seconds: float) -> tuple[tuple[int, ...], list[Stretch]]:
+def _sewn(tail: Seam, head: Seam, detector: CutDetector) -> tuple[tuple[int, ...], list[Stretch]]:
     """The cuts at one border, and the stretches between them: of the last one of a piece, and the first one of the next."""
     left, right = tail.stretch, head.stretch
     whole = Stretch(
@@ -258,10 +282,7 @@ def _sewn(video: Video, tail: Seam, head: Seam, detector: CutDetector, max_secon
         left.num_damaged + right.num_damaged,
     )
     cuts = [cut for cut in _cuts_at(tail, head, detector) if whole.start < cut < whole.stop]
-    ends = [(cut, "cut") for cut in cuts]
-    if not cuts and whole.stop - whole.start > round(max_seconds * video.fps):
-        ends = [(right.start, "split")]  # it would be split somewhere
-    return tuple(cuts), list(_parts(whole, ends))
+    return tuple(cuts), list(_parts(whole, [(cut, "cut") for cut in cuts]))
 
 
 def _cuts_at(tail: Seam, head: Seam, detector: CutDetector) -> Iterator[int]:
@@ -276,18 +297,39 @@ def _cuts_at(tail: Seam, head: Seam, detector: CutDetector) -> Iterator[int]:
             yield number
 
 
-def shots_of(video: Video, stretch: Stretch) -> Found:
-    """The shots of a stretch without cuts: one, or several with dissolves between them, whose mixed frames belong to none.
+def shots_of(video: Video, stretch: Stretch, most_frames: int) -> Found:
+    """The shots of a stretch without cuts: one, or several with dissolves between them, none longer than so many frames."""
+    gone = _dissolves(video, stretch)
+    parts = [even for part in _parts(stretch, gone) for even in _evenly_split(part, most_frames)]
+    return found_in(video, parts, gone)
 
-    Nor do the black ones between a fade and the next.
-    """
-    gone = [(stretch.start + first, stretch.start + last) for first, last in dissolves(stretch.thumbnails, video.fps)]
-    parts = [
-        part
-        for part in _parts(stretch, gone)
-        if part.samples and not ("dissolve" in (part.begins, part.ends) and is_blank(part.thumbnails))
-    ]
-    return Found(tuple(_shot(video, part) for part in parts), (), tuple(gone))
+
+def divided(video: Video, stretch: Stretch, most_frames: int) -> tuple[list[Stretch], list[tuple[int, int]], Stretch]:
+    """Of a stretch that goes on after its end: the parts that are done with, the dissolves between them, and the part that goes on."""
+    gone = _dissolves(video, stretch)
+    *parts, rest = _parts(stretch, gone)
+    before = [even for part in parts for even in _evenly_split(part, most_frames)]
+    while rest.stop - rest.start > most_frames:
+        first, rest = _parts(rest, [(rest.start + most_frames, "split")])
+        before.append(first)
+    return before, gone, rest
+
+
+def found_in(video: Video, parts: Iterable[Stretch], gone: Sequence[tuple[int, int]]) -> Found:
+    """Shots of parts; the black ones between a fade and the next are none."""
+    shots = (part for part in parts if part.samples and not ("dissolve" in (part.begins, part.ends) and is_blank(part.thumbnails)))
+    return Found(tuple(_shot(video, part) for part in shots), (), tuple(gone))
+
+
+def _dissolves(video: Video, stretch: Stretch) -> list[tuple[int, int]]:
+    return [(stretch.start + first, stretch.start + last) for first, last in dissolves(stretch.thumbnails, video.fps)]
+
+
+def _evenly_split(part: Stretch, most_frames: int) -> list[Stretch]:
+    """Parts of the same length, as few as can be."""
+    length = part.stop - part.start
+    count = -(-length // most_frames)
+    return list(_parts(part, [(part.start + length * number // count, "split") for number in range(1, count)]))
 
 
 def _parts(stretch: Stretch, ends: Sequence[tuple[int, int | str]]) -> Iterator[Stretch]:

@@ -41,7 +41,7 @@ from mask2dit.errors import Mask2DiTError, one_line
 from mask2dit.extractors.base import Frames
 from mask2dit.files import written_aside
 
-FORMAT = 1  # raised by any change of what a unit's files are
+FORMAT = 2  # raised by any change of what a unit's files are
 SEAMS = "seams"
 BATCH = 16  # shots whose features are computed at a time
 
