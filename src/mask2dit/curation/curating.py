@@ -145,7 +145,7 @@ class _Run:
         self._progress.done()
         write_rows(self.rows_folder, VideoRow, self.videos)
         good = [row for row in self.videos if not row.problem]
-        self.is_whole &= len(good) == len(self.videos)
+        self.is_whole &= all(row.digest for row in self.videos)  # a second copy has one, and lacks nothing
         seconds = sum(row.num_frames / row.fps for row in good)
         counts = {"videos": len(self.videos), "readable": len(good), "minutes": round(seconds / 60, 1)}
         counts["pieces"] = sum(len(row.piece_starts) for row in good)

@@ -231,7 +231,9 @@ def _relevance(curated: CuratedSet) -> str:
         return ""
     settings = _settings(curated, "groups")
     limits = [
-        Threshold(settings[name], words) for name, words in (("lower", "related from"), ("upper", "same picture above")) if name in settings
+        Threshold(settings[name], words)
+        for name, words in (("lower", "related from"), ("upper", "same picture above"))
+        if name in settings and -1 <= settings[name] <= 1  # beyond it no cosine lies
     ]
     extractor = f" Measured with {plain(str(settings['extractor']))}." if "extractor" in settings else ""
     sizes = "–".join(dict.fromkeys(_value(settings[name]) for name in ("group_size", "shortest", "longest") if name in settings))

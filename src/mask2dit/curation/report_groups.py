@@ -155,7 +155,9 @@ def dropped_shots(curated: CuratedSet, pictures: PicturesOf) -> str:
             for kind, what in dict(fate.reasons).items():
                 by_reason.setdefault(kind, []).append((shot, what))
         elif fate.kept and fate.word != "kept":
-            alone.append((shot, f"before it {near(before.get(name))}, after it {near(after.get(name))}"))
+            too_few = any(pair and pair.verdict == "related" for pair in (before.get(name), after.get(name)))
+            why = "; too few in a row" if too_few else ""
+            alone.append((shot, f"before it {near(before.get(name))}, after it {near(after.get(name))}{why}"))
     by_reason["in no group"] = alone
     return "".join(_examples(kind, shots, pictures) for kind, shots in by_reason.items() if shots)
 
