@@ -103,6 +103,7 @@ def test_bad_files_are_told_and_stop_nothing(command: Command, footage: Path, tm
     assert before.items() <= after.items() and len({name.split("/")[-2] for name in after.keys() - before.keys()}) == 1
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_what_could_not_be_written_and_no_more(command: Command, footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, writes = shots.to_jpeg, []
 

@@ -170,6 +170,7 @@ def change_config(folder: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_loaded(llava: Path, tmp_path: Path) -> None:
     def failing(words: str) -> None:
         settings = CaptionerSettings("local", str(llava))

@@ -250,6 +250,7 @@ def test_a_group_is_one_picture_whatever_it_lacks(tmp_path: Path) -> None:
         assert sizes[0][0] > 1000 and sizes[0][1] > 200 * len(group.shots)
 
 
+@pytest.mark.slow
 def test_two_thousand_shots_make_a_page_of_a_few_megabytes_in_a_few_seconds(tmp_path: Path) -> None:
     write_set(tmp_path, num_videos=10, num_shots=200, names="footage/day {}.mp4")
     curated, paths = CuratedSet.read(tmp_path), pictures_in(tmp_path / "pictures")
