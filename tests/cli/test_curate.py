@@ -103,6 +103,17 @@ def test_bad_files_are_told_and_stop_nothing(command: Command, footage: Path, tm
     assert before.items() <= after.items() and len({name.split("/")[-2] for name in after.keys() - before.keys()}) == 1
 
 
+def test_two_runs_do_not_share_a_set(command: Command, footage: Path) -> None:
+    from filelock import FileLock
+
+    Path("set/clips").mkdir(parents=True)
+    Path("set/clips/.a.1234.part.mp4").touch()
+    with FileLock("set/.lock"):
+        result = command("curate", footage, "-o", "set", "--until", "pieces")
+    assert result.exit_code == 2 and "set: another process is at work on it; wait for its end" in result.stderr
+    assert command("curate", footage, "-o", "set", "--until", "pieces").exit_code == 0 and not list(Path("set/clips").iterdir())
+
+
 @pytest.mark.slow
 def test_a_full_disk_costs_what_could_not_be_written_and_no_more(command: Command, footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, writes = shots.to_jpeg, []

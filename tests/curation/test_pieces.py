@@ -30,6 +30,13 @@ def test_videos_are_found_in_folders_by_name(tmp_path: Path) -> None:
     ]
 
 
+def test_a_set_within_the_footage_is_no_footage(tmp_path: Path) -> None:
+    for name in ("a.mp4", "set/clips/b.mp4", "other/c.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [each.name for each in find_footage([tmp_path], tmp_path / "set")] == ["a.mp4", "other/c.mp4"]
+
+
 def test_a_place_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no such file or folder, expected footage; check the name$"):
         find_footage([tmp_path / "none"])

@@ -150,7 +150,7 @@ def curate(
         with _captioner(asked, output, where, load, tokens.most) as opened:
             plan = Plan(
                 output,
-                find_footage(footage),
+                find_footage(footage, output),
                 load,
                 relevance,
                 GroupSettings(default_lower if lower is None else lower, default_upper if upper is None else upper, *sizes),

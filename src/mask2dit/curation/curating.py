@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from mask2dit.curation.captioners.base import Captioner, GroupView, ShotView
 from mask2dit.curation.captions import PICTURES, TokenLimit, caption_groups, review_captions
@@ -43,7 +45,7 @@ from mask2dit.curation.rows import (
 from mask2dit.curation.running import Place, Work
 from mask2dit.curation.scanning import Video
 from mask2dit.curation.shots import Looks, Progress, ShotSettings, Worker, collect, find_all, read_features, read_pictures
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, OutputError
 from mask2dit.extractors.base import Extractor, Features
 
 REPORT, ROWS, WORK = "report.html", "steps", "work"
@@ -96,14 +98,39 @@ class Outcome:
 
 
 def curate(plan: Plan, place: Place, progress: Progress) -> Outcome:
-    """Do all steps up to the last that is asked for, and write the report, whatever happens in between."""
+    """Do all steps up to the last that is asked for, and write the report, whatever happens in between.
+
+    Raises InputError where another process is at work on the set.
+    """
     run = _Run(plan, place, progress)
-    try:
-        run.do()
-    finally:
-        if run.videos:
-            run.write_report()
+    with _alone(plan.folder):
+        try:
+            run.do()
+        finally:
+            if run.videos:
+                run.write_report()
     return Outcome(tuple(run.lines), run.is_whole)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process works on the set meanwhile; what a killed one left half written goes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: another process is at work on it; wait for its end, or choose another folder") from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written to ({error.strerror}); make room or choose another folder") from error
+    try:
+        for part in folder.rglob(".*.part*"):
+            part.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 class _Run:

@@ -36,13 +36,17 @@ class Footage:
     problem: str = ""
 
 
-def find_footage(places: Sequence[Path]) -> list[Footage]:
-    """Files as they are named, and all videos in folders and in folders of those, sorted by name. Raises InputError where there is none."""
+def find_footage(places: Sequence[Path], without: Path | None = None) -> list[Footage]:
+    """Files as they are named, and all videos in folders and in folders of those, sorted by name; not those in the folder `without`.
+
+    Raises InputError where there is none.
+    """
+    own = None if without is None else without.resolve()
     found: dict[Path, Footage] = {}
     for place in places:
         if not os.path.lexists(place):
             raise InputError(f"{place}: there is no such file or folder, expected footage; check the name")
-        for each in _inside(place) if place.is_dir() else [Footage(place, place.name)]:
+        for each in _inside(place, own) if place.is_dir() else [Footage(place, place.name)]:
             found.setdefault(each.path.absolute(), replace(each, path=each.path.absolute()))
     if not found:
         named = ", ".join(map(str, places))
@@ -50,10 +54,10 @@ def find_footage(places: Sequence[Path]) -> list[Footage]:
     return sorted(found.values(), key=lambda each: (each.name, str(each.path)))
 
 
-def _inside(folder: Path) -> Iterator[Footage]:
+def _inside(folder: Path, own: Path | None) -> Iterator[Footage]:
     refused: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=refused.append):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        folders[:] = sorted(each for each in folders if not each.startswith(".") and Path(place, each).resolve() != own)
         for name in sorted(names):
             path = Path(place, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
