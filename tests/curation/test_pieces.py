@@ -30,11 +30,39 @@ def test_videos_are_found_in_folders_by_name(tmp_path: Path) -> None:
     ]
 
 
-def test_a_set_within_the_footage_is_no_footage(tmp_path: Path) -> None:
-    for name in ("a.mp4", "set/clips/b.mp4", "other/c.mp4"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    assert [each.name for each in find_footage([tmp_path], tmp_path / "set")] == ["a.mp4", "other/c.mp4"]
+def made(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def names_of(*places: Path, without: Path | None = None) -> list[str]:
+    return [each.name for each in find_footage(places, without)]
+
+
+def test_what_a_set_holds_of_its_own_is_no_footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, "a.mp4", "set/clips/b.mp4", "set/mine.mp4", "other/c.mp4", "old/clips/d/d.mp4", "old/steps/1-pieces.jsonl", "old/e.mp4")
+    made(tmp_path, "other/clips/f.mp4")  # of no set
+    (tmp_path / "link").symlink_to(tmp_path / "old" / "clips")
+    expected = ["a.mp4", "old/e.mp4", "other/c.mp4", "other/clips/f.mp4", "set/mine.mp4"]
+    assert names_of(tmp_path, without=tmp_path / "set") == expected
+    assert names_of(*(tmp_path / "old").iterdir()) == ["e.mp4"]  # a shell's *
+    assert names_of(tmp_path / "old" / "clips" / "d" / "d.mp4", tmp_path / "link", tmp_path / "a.mp4") == ["a.mp4"]
+    assert names_of(tmp_path / "set", without=tmp_path / "set") == ["mine.mp4"]
+    monkeypatch.chdir(tmp_path / "set")
+    assert names_of(Path("."), without=Path(".")) == names_of(Path("clips"), Path("mine.mp4"), without=Path(".")) == ["mine.mp4"]
+    with pytest.raises(InputError, match="holds no footage"):
+        find_footage([tmp_path / "old" / "clips"])
+
+
+def test_no_two_videos_have_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, "a/x.mp4", "a/y.mp4", "b/x.mp4", "c/a/x.mp4", "c/a/z.mp4")
+    assert names_of(tmp_path / "a", tmp_path / "b") == ["a/x.mp4", "b/x.mp4", "y.mp4"]
+    assert names_of(tmp_path / "a" / "x.mp4", tmp_path / "b" / "x.mp4") == ["a/x.mp4", "b/x.mp4"]
+    whole = sorted(str(tmp_path / name) for name in ("a/x.mp4", "c/a/x.mp4"))
+    assert names_of(tmp_path / "a", tmp_path / "c" / "a", tmp_path / "b") == [*whole, "b/x.mp4", "y.mp4", "z.mp4"]
+    monkeypatch.chdir(tmp_path / "a")
+    assert names_of(Path("x.mp4"), Path("../a/x.mp4"), Path("..", "a")) == ["x.mp4", "y.mp4"]
 
 
 def test_a_place_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
@@ -95,10 +123,14 @@ def test_a_video_of_one_keyframe_is_one_piece(tmp_path: Path) -> None:
 def test_what_has_not_changed_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shots(tmp_path / "a.mp4", (30, 30))
     (tmp_path / "b.mp4").write_bytes(b"")
+    (tmp_path / "c.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
     first = rows_of(tmp_path)
+    assert [bool(row.digest) for row in first] == [True, False, True] and first[2].problem
     opened = []
     monkeypatch.setattr(pieces, "open_video", lambda path: opened.append(path) or open_video(path))
     assert rows_of(tmp_path, known=tuple(first)) == first and not opened
+    (only,) = rows_of(tmp_path / "c.mp4", known=tuple(first))
+    assert not opened and (only.digest, only.problem) == (first[0].digest, "")
     os.utime(tmp_path / "a.mp4", ns=(1, 1))
     again = rows_of(tmp_path, known=tuple(first))
     assert len(opened) == 1 and again[0].digest == first[0].digest

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -24,6 +25,9 @@ SUFFIXES = (
 )
 """Files of a folder that are taken for videos; a file that is named itself may have any."""
 
+OF_A_SET = frozenset({"clips", "work", "steps", "shards", "captions"})
+"""Folders in a set's folder that hold what we have written."""
+
 SHORTEST_LAST = 0.1  # of a piece; a shorter rest belongs to the piece before
 
 
@@ -37,27 +41,32 @@ class Footage:
 
 
 def find_footage(places: Sequence[Path], without: Path | None = None) -> list[Footage]:
-    """Files as they are named, and all videos in folders and in folders of those, sorted by name; not those in the folder `without`.
+    """Files as they are named, and all videos in folders and in folders of those, sorted by name; no two have one name.
 
-    Raises InputError where there is none.
+    What a set holds of its own, its clips above all, is no footage, wherever it lies. without: the folder of a set to be, whose own
+    folders are left out as those of a set. Raises InputError where there is no footage.
     """
-    own = None if without is None else without.resolve()
-    found: dict[Path, Footage] = {}
+    own = "" if without is None else os.path.realpath(without)
+    found: dict[Path, tuple[Footage, str]] = {}
     for place in places:
         if not os.path.lexists(place):
             raise InputError(f"{place}: there is no such file or folder, expected footage; check the name")
-        for each in _inside(place, own) if place.is_dir() else [Footage(place, place.name)]:
-            found.setdefault(each.path.absolute(), replace(each, path=each.path.absolute()))
+        path = Path(os.path.abspath(place))
+        if _is_of_a_set(path, own):
+            continue
+        for each in _inside(path, own) if path.is_dir() else [Footage(path, path.name)]:
+            found.setdefault(each.path, (each, path.name if path.is_dir() else path.parent.name))
     if not found:
         named = ", ".join(map(str, places))
         raise InputError(f"{named}: holds no footage, expected videos ({', '.join(SUFFIXES[:5])} …); name another folder")
-    return sorted(found.values(), key=lambda each: (each.name, str(each.path)))
+    return sorted(_named_apart(list(found.values())), key=lambda each: each.name)
 
 
-def _inside(folder: Path, own: Path | None) -> Iterator[Footage]:
+def _inside(folder: Path, own: str) -> Iterator[Footage]:
     refused: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=refused.append):
-        folders[:] = sorted(each for each in folders if not each.startswith(".") and Path(place, each).resolve() != own)
+        left_out = OF_A_SET if _is_set(place, own) else ()
+        folders[:] = sorted(each for each in folders if not each.startswith(".") and each not in left_out)
         for name in sorted(names):
             path = Path(place, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
@@ -71,9 +80,34 @@ def _name(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path != folder else path.name
 
 
+def _is_set(folder: str | Path, own: str) -> bool:
+    return os.path.isfile(os.path.join(folder, "steps", VideoRow.FILE)) or os.path.realpath(folder) == own
+
+
+def _is_of_a_set(path: Path, own: str) -> bool:
+    """Whether it is one of a set's own folders, or in one; links are followed, and are not."""
+    for whole in {path, Path(os.path.realpath(path))}:
+        inner = whole
+        for folder in whole.parents:
+            if inner.name in OF_A_SET and _is_set(folder, own):
+                return True
+            inner = folder
+    return False
+
+
+def _named_apart(found: Sequence[tuple[Footage, str]]) -> Iterator[Footage]:
+    """Where names are alike, the given folder's name is put in front, and where that is not enough, the whole path."""
+    short = Counter(each.name for each, _ in found)
+    longer = [each.name if short[each.name] == 1 else str(Path(given, each.name)) for each, given in found]
+    count = Counter(longer)
+    for (each, _), name in zip(found, longer, strict=True):
+        yield replace(each, name=name if count[name] == 1 else str(each.path))
+
+
 def look_into(footage: Sequence[Footage], piece_seconds: float, known: Sequence[VideoRow], step: Callable[[], None]) -> list[VideoRow]:
     """A row for each file, in order. known: rows of an earlier run; a file that has not changed since is not read again."""
-    before = {(row.video, row.stamp): row for row in known if not row.problem}
+    # A digest is of a video that can be used, though it may have been left out as the second of its bytes.
+    before = {(row.video, row.stamp): replace(row, problem="") for row in known if row.digest}
     rows: list[VideoRow] = []
     first_of: dict[str, VideoRow] = {}
     for each in footage:
