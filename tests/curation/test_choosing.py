@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from mask2dit.curation.captioners.base import CaptionError, CaptionerStoppedErro
 from mask2dit.curation.captions import TokenLimit, caption_groups, estimated_tokens, review_captions, row_of
 from mask2dit.curation.checks import CheckSettings, Look, check_shots
 from mask2dit.curation.groups import GroupSettings, group_shots, pair_shots, read_sizes
-from mask2dit.curation.rows import CaptionRow, CheckRow, GroupRow, ShotRow
+from mask2dit.curation.rows import CaptionRow, CheckRow, GroupRow, PairRow, ShotRow
 from mask2dit.errors import InputError
 
 
@@ -47,7 +48,7 @@ def shot(index: int, digest: str = "aa", **changes: object) -> ShotRow:
         ({"stop": 30}, "short"),
         ({"num_damaged": 1}, "damaged"),
         ({"lightness": 1.0}, "black"),
-        ({"contrast": 1.0}, "black"),
+        ({"contrast": 1.0}, "flat"),
         ({"still_seconds": 3.9}, "frozen"),
         ({"motion": 0.1}, "still"),
         ({"text": 0.05}, "text"),
@@ -127,6 +128,30 @@ def test_windows_do_not_overlap_and_ranges_are_split_evenly() -> None:
     assert grouped(["related"] * 10)[1] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert grouped(["related"] * 10, replace(SETTINGS, shortest=3, longest=8))[1] == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]
     assert grouped(["related"], replace(SETTINGS, shortest=3, longest=8))[1] == []
+
+
+def test_no_division_of_a_chain_has_more_shots_in_groups() -> None:
+    for shortest in range(2, 8):
+        for longest in range(shortest, 10):
+            most = [0]  # shots in groups, of a chain of so many
+            for length in range(1, 31):
+                sizes = range(shortest, min(longest, length) + 1)
+                most.append(max([most[-1], *(most[length - size] + size for size in sizes)]))
+                groups = grouped(["related"] * (length - 1), replace(SETTINGS, shortest=shortest, longest=longest))[1]
+                found = [len(group) for group in groups]
+                assert sum(found) == most[length] and all(size in sizes for size in found), (shortest, longest, length)
+                assert bool(groups) == (length >= shortest)
+                assert len({*found}) <= 1 or max(found) - min(found) == 1
+
+
+def test_groups_of_other_shots_have_other_names() -> None:
+    def name(*borders: int) -> str:
+        rows = [shot(index, shot=f"aa-{start}-{stop}", start=start, stop=stop) for index, (start, stop) in enumerate(pairwise(borders))]
+        (group,) = group_shots(rows, [PairRow(one.shot, two.shot, 0.7, "related") for one, two in pairwise(rows)], SETTINGS)
+        return group.group
+
+    assert name(0, 40, 80, 120) == name(0, 40, 80, 120) != name(0, 50, 80, 120)
+    assert name(0, 40, 80, 120).startswith("aa-0000000-0000120-")
 
 
 def test_parts_of_one_shot_never_stand_in_a_group() -> None:

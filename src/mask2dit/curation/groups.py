@@ -1,12 +1,13 @@
 """Step 4, groups: consecutive shots that belong together, by how near their features are: related, yet not the same picture.
 
 The relevance of two neighbours is the cosine of their features. Neighbours from `lower` to `upper` are related; a chain is shots of which
-each is related to the next, and what is dropped by a check ends it. A chain gives groups of the asked size: windows that do not overlap, or
-where sizes from n to m are asked for, parts that are as equal as can be.
+each is related to the next, and what is dropped by a check ends it. A chain is divided into parts that are as equal as can be and of an
+asked size; where that cannot be done without a rest, into as many parts of the largest size as fit. No division has more shots in groups.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,9 +90,14 @@ def group_shots(shots: Sequence[ShotRow], pairs: Sequence[PairRow], settings: Gr
         for part in _parts(chain, settings):
             first, last = part[0], part[-1]
             relevance = tuple(related[shot.shot].relevance or 0.0 for shot in part[:-1])
-            name = f"{first.digest}-{first.start:07d}-{last.stop:07d}"
+            name = f"{first.digest}-{first.start:07d}-{last.stop:07d}-{_short_digest(part)}"
             rows.append(GroupRow(name, first.name, first.digest, tuple(shot.shot for shot in part), relevance))
     return rows
+
+
+def _short_digest(shots: Sequence[ShotRow]) -> str:
+    """Of which shots they are: a group of other shots from the same first to the same last frame is another group."""
+    return hashlib.sha256("\n".join(shot.shot for shot in shots).encode()).hexdigest()[:8]
 
 
 def _chains(shots: Sequence[ShotRow], related: set[str]) -> Iterator[list[ShotRow]]:
@@ -105,13 +111,11 @@ def _chains(shots: Sequence[ShotRow], related: set[str]) -> Iterator[list[ShotRo
 
 
 def _parts(chain: Sequence[ShotRow], settings: GroupSettings) -> Iterator[Sequence[ShotRow]]:
-    if settings.shortest == settings.longest:
-        count, sizes = len(chain) // settings.longest, [settings.longest] * (len(chain) // settings.longest)
-    else:
-        count = -(-len(chain) // settings.longest)
-        sizes = [len(chain) // count + (number < len(chain) % count) for number in range(count)]
+    count = -(-len(chain) // settings.longest)
+    sizes = [len(chain) // count + (number < len(chain) % count) for number in range(count)]
+    if sizes[-1] < settings.shortest:  # a part more is too many, so that one less, and all of them whole, hold the most
+        sizes = [settings.longest] * (count - 1)
     start = 0
     for size in sizes:
-        if size >= settings.shortest:
-            yield chain[start : start + size]
+        yield chain[start : start + size]
         start += size
