@@ -62,7 +62,8 @@ def shot_row(name: str, index: int, start: int, stop: int, **other: object) -> S
 AMISS = {
     "short": ({}, "0.4 s, at least 1 s"),
     "damaged": ({"num_damaged": 7}, "7 pictures"),
-    "black": ({"lightness": 2.0, "contrast": 1.0}, "lightness 2.0, at least 8"),
+    "black": ({"lightness": 2.0}, "lightness 2.0, at least 8"),
+    "flat": ({"contrast": 1.0}, "contrast 1.0, at least 4"),
     "frozen": ({"still_seconds": 1.0}, "nothing changes for 1.0 of 1.2 s, expected at most 50%"),
     "still": ({"motion": 0.1}, "motion 0.10 % per second, expected at least 0.5"),
     "text": ({"text": 0.06}, "6.0 % of the picture"),

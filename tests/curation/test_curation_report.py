@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,12 +22,14 @@ from mask2dit.curation.report_groups import evenly
 from mask2dit.curation.rows import (
     CaptionRow,
     CheckRow,
+    ClipRow,
     GroupRow,
     PairRow,
     ReviewRow,
     ShotRow,
     StepSummary,
     VideoRow,
+    read_rows,
     write_rows,
     write_summary,
 )
@@ -133,6 +136,14 @@ def test_every_count_reason_and_bad_file_is_told_as_the_rows_have_it(whole: tupl
     for row in curated.checks.values():
         assert all(what in tree.text for _, what in row.reasons)
     assert "mask2dit curate --explain VIDEO" in tree.text
+
+
+def test_captions_of_groups_that_are_no_more_do_not_count(whole: tuple[Path, str], tmp_path: Path) -> None:
+    write_set(tmp_path)
+    for kind in (CaptionRow, ReviewRow, ClipRow):
+        rows = read_rows(tmp_path, kind)
+        write_rows(tmp_path, kind, [*rows, *(replace(row, group=f"old {row.group}") for row in rows)])
+    assert report(tmp_path, no_pictures, "Three films") == whole[1]
 
 
 def test_settings_counts_and_notes_of_the_steps_are_told(whole: tuple[Path, str]) -> None:

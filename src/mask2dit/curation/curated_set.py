@@ -37,7 +37,10 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class CuratedSet:
-    """All rows. By name, or by the names of both; `groups_of` by shot, `clips_of` by group, `scans` by video."""
+    """All rows; captions, reviews and clips only of groups that there are.
+
+    By name, or by the names of both; `groups_of` by shot, `clips_of` by group, `scans` by video.
+    """
 
     videos: tuple[VideoRow, ...]
     scans: Mapping[str, ScanRow]
@@ -55,6 +58,7 @@ class CuratedSet:
     def read(cls, folder: Path) -> CuratedSet:
         """Raises InputError for a file that no step has written."""
         groups = tuple(read_rows(folder, GroupRow))
+        names = {row.group for row in groups}  # rows of groups that other settings made are no part of the set as it is
         return cls(
             videos=tuple(read_rows(folder, VideoRow)),
             scans={row.name: row for row in read_rows(folder, ScanRow)},
@@ -63,9 +67,9 @@ class CuratedSet:
             pairs={(row.first, row.second): row for row in read_rows(folder, PairRow)},
             groups=groups,
             groups_of=_gathered((shot, group) for group in groups for shot in group.shots),
-            captions={row.group: row for row in read_rows(folder, CaptionRow)},
-            reviews={row.group: row for row in read_rows(folder, ReviewRow)},
-            clips_of=_gathered((row.group, row) for row in read_rows(folder, ClipRow)),
+            captions={row.group: row for row in read_rows(folder, CaptionRow) if row.group in names},
+            reviews={row.group: row for row in read_rows(folder, ReviewRow) if row.group in names},
+            clips_of=_gathered((row.group, row) for row in read_rows(folder, ClipRow) if row.group in names),
             summaries=read_summaries(folder),
         )
 

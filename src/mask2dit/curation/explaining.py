@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Sequence
@@ -39,10 +40,7 @@ def _find(curated: CuratedSet, folder: Path, video: str) -> VideoRow:
     names = [row.name for row in curated.videos]
     if not names:
         raise InputError(f"{folder}: has no videos yet; run the curation first")
-    try:
-        path = str(Path(video).resolve())
-    except (OSError, ValueError):  # a name may be no path at all
-        path = video
+    path = os.path.abspath(video)  # as the rows have it
     found = (
         [row for row in curated.videos if row.name == video]
         or [row for row in curated.videos if row.video in (video, path)]

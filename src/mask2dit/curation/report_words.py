@@ -20,7 +20,8 @@ STEP_WORDS = {
 REASON_WORDS = {
     "short": "too short",
     "damaged": "pictures that were guessed in part",
-    "black": "too dark or without contrast",
+    "black": "too dark",
+    "flat": "nearly one colour",
     "frozen": "nothing changes for too long",
     "still": "too little motion",
     "text": "too much text in the picture",
@@ -57,7 +58,7 @@ MEASURES = (
         "How far apart light and dark lie in a picture.",
         lambda shot: shot.contrast,
         (("min_contrast", "at least"),),
-        ("black",),
+        ("flat",),
     ),
     Measure(
         "Motion",

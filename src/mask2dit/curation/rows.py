@@ -1,6 +1,6 @@
 """What each step writes: one JSON object per line, one line per row, and a summary of a step beside them. No torch.
 
-Frames are counted from 0 at the video's own mean rate; a stretch is [start, stop). A row says everything that the steps after it need.
+Frames are counted from 0 at the video's own rate; a stretch is [start, stop). A row says everything that the steps after it need.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class CheckRow(Row):
     """Step 3, checks: whether a shot is kept; `reasons`: a kind of `KINDS` each, and what was measured."""
 
     FILE: ClassVar[str] = "3-checks.jsonl"
-    KINDS: ClassVar[tuple[str, ...]] = ("short", "damaged", "black", "frozen", "still", "text", "bars", "duplicate")
+    KINDS: ClassVar[tuple[str, ...]] = ("short", "damaged", "black", "flat", "frozen", "still", "text", "bars", "duplicate")
 
     shot: str
     kept: bool
@@ -264,6 +264,13 @@ def read_rows(folder: Path, kind: type[R]) -> list[R]:
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}: line {number}: is no row of this step; take the file away, and the step writes it again") from None
     return rows
+
+
+def forget(folder: Path, steps: Iterable[str]) -> None:
+    """Take the rows and summaries of steps away."""
+    for step in steps:
+        for path in folder.glob(f"{STEPS.index(step) + 1}-*.json*"):
+            path.unlink(missing_ok=True)
 
 
 def write_summary(folder: Path, summary: StepSummary) -> None:
