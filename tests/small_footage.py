@@ -81,3 +81,17 @@ def of_no_use(folder: Path, whole: Path) -> dict[str, str]:
         "broken.mp4": "cannot be read as a video",
         "sound.m4v": "holds no video",
     }
+
+
+def of_varying_rate(path: Path, frames: np.ndarray, times_ms: Sequence[int]) -> Path:
+    """A video whose pictures are shown from these times on."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=24, options={"bf": "0"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", Fraction(1, 1000), Fraction(1, 1000)
+        for pixels, time in zip(frames, times_ms, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -1,12 +1,20 @@
 """Files that are whole or not there: written aside and renamed. No torch."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mask2dit.errors import OutputError
+
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{8}\.part(\..*)?")
+
+
+def is_aside(path: Path) -> bool:
+    """Whether a file has a name of `written_aside`, which a process that was killed leaves."""
+    return _ASIDE.fullmatch(path.name) is not None
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def join_videos(path: str | Path, parts: Sequence[str | Path]) -> None:
 
 
 def read_video(path: str | Path, fps: float | Fraction | None = None) -> Frame:
-    """Read a whole video as [T, Y, X, 3]: at each tick of `fps` (None: the file's own mean rate) the picture shown then."""
+    """Read a whole video as [T, Y, X, 3]: at each tick of `fps` (None: the file's own rate) the picture shown then."""
     with open_video(path) as video:
         return np.stack(list(video.frames(fps)))
 
@@ -190,7 +190,7 @@ class OpenVideo:
 
     @property
     def rate(self) -> Fraction:
-        """The file's own mean rate, at which `frames` counts where nothing else is asked."""
+        """The rate at which `frames` counts where nothing else is asked: the file's own, as FFmpeg takes it where that varies."""
         return self._own_rate
 
     def keyframes(self, every_seconds: float) -> list[float]:
@@ -210,7 +210,7 @@ class OpenVideo:
         return sorted(found)
 
     def frames(self, fps: float | Fraction | None = None, start_seconds: float = 0.0, *, short_side: int | None = None) -> Iterator[Frame]:
-        """From `start_seconds` to the end, at each tick of `fps` (None: the file's own mean rate) the picture shown then.
+        """From `start_seconds` to the end, at each tick of `fps` (None: the file's own rate) the picture shown then.
 
         Decodes from the last keyframe before the start, and no further than it is read. short_side: pictures of which it is less than
         `WORTH_IT` are made so small while they are converted.

@@ -68,12 +68,16 @@ def test_stories_become_groups_with_true_captions(command: Command, footage: Pat
 def test_thresholds_change_without_decoding_and_captions_stay(command: Command, footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = footage / "one.mp4"
     assert command("curate", video, "-o", "set", *JUDGED, "--captioner", "truth").exit_code == 0
-    captions = lines(Path("set/steps/5-captions.jsonl"))
+    captions = lines(Path("set/captions/5-captions.jsonl"))
     assert [len(row["captions"]) for row in captions] == [3, 3]
     monkeypatch.setattr(shots, "scan_piece", None)
     result = command("curate", video, "-o", "set", *JUDGED, "--until", "groups", "--lower", "-1", "--upper", "2", "--group-size", "3-9")
     assert result.exit_code == 0 and "1 groups, 6 shots in groups" in result.output
-    assert lines(Path("set/steps/5-captions.jsonl")) == captions
+    assert lines(Path("set/captions/5-captions.jsonl")) == captions
+    # What this run did not come to would tell of other groups.
+    assert sorted(path.name[0] for path in Path("set/steps").iterdir()) == sorted("1122233444")
+    page = Path("set/report.html").read_text(encoding="utf-8")
+    assert "with captions" not in page.partition("<section")[0]
 
 
 def test_bad_files_are_told_and_stop_nothing(command: Command, footage: Path, tmp_path: Path) -> None:
@@ -83,9 +87,9 @@ def test_bad_files_are_told_and_stop_nothing(command: Command, footage: Path, tm
     expected = of_no_use(folder, folder / "good.mp4")
     write(folder / "one frame.mp4", moving(1, 0))
     result = command("curate", folder, "-o", "set", "--until", "groups", *JUDGED)
-    assert result.exit_code == 1 and "5 videos" not in result.output
+    assert result.exit_code == 1
     for name, reason in expected.items():
-        assert f"left out: {name}: {reason}"[:40] in result.output and "Traceback" not in result.output
+        assert f"left out: {name}: {reason}" in result.output and "Traceback" not in result.output
     assert "6 videos, 2 readable" in result.output and "2 groups" in result.output
     page = Path("set/report.html").read_text(encoding="utf-8")
     assert all(name in page for name in expected)
@@ -103,11 +107,29 @@ def test_bad_files_are_told_and_stop_nothing(command: Command, footage: Path, tm
     assert before.items() <= after.items() and len({name.split("/")[-2] for name in after.keys() - before.keys()}) == 1
 
 
+def test_damaged_work_is_told_and_mended(command: Command, footage: Path) -> None:
+    asked = ("curate", footage / "one.mp4", "-o", "set", "--until", "groups", *JUDGED)
+    assert command(*asked).exit_code == 0
+    rows = Path("set/steps/4-groups.jsonl").read_text(encoding="utf-8")
+    for pattern in ("shots/*/*/piece-0000.json", "features/look/*/*/piece-0000.npz"):
+        (damaged,) = Path("set/work").glob(pattern)
+        damaged.write_bytes(b"half a file")
+        result = command(*asked)
+        assert result.exit_code in (1, 2) and "run the same command again" in result.output and "Traceback" not in result.output
+        assert command(*asked).exit_code == 0 and Path("set/steps/4-groups.jsonl").read_text(encoding="utf-8") == rows
+    (pictures,) = Path("set/work").glob("shots/*/*/piece-0000.zip")
+    pictures.unlink()
+    other = ("curate", footage / "one.mp4", "-o", "set", "--until", "groups", "--min-seconds", "1")
+    result = command(*other)
+    assert result.exit_code in (1, 2) and "was damaged or taken away" in result.output + Path("set/steps/2-videos.jsonl").read_text()
+    assert command(*other).exit_code == 0
+
+
 def test_two_runs_do_not_share_a_set(command: Command, footage: Path) -> None:
     from filelock import FileLock
 
     Path("set/clips").mkdir(parents=True)
-    Path("set/clips/.a.1234.part.mp4").touch()
+    Path("set/clips/.a.0123abcd.part.mp4").touch()
     with FileLock("set/.lock"):
         result = command("curate", footage, "-o", "set", "--until", "pieces")
     assert result.exit_code == 2 and "set: another process is at work on it; wait for its end" in result.stderr
@@ -153,6 +175,9 @@ def test_a_full_disk_costs_what_could_not_be_written_and_no_more(command: Comman
         (("FOOTAGE", "--captioner", "gemini", "--caption-model", "m", "--max-cost", "3"), "--max-cost: got no prices to count it by"),
         (("FOOTAGE", "--group-size", "1"), "--group-size: got '1', expected a number of shots from 2"),
         (("FOOTAGE", "--lower", "0.9", "--upper", "0.2"), "thresholds: got 0.9 and 0.2, expected the lower below the upper"),
+        (("FOOTAGE", "--validation", "2"), "--validation: got 2, expected a share of the videos"),
+        (("FOOTAGE", "--max-text", "nan"), "--max-text: got nan, expected 0 or more"),
+        (("FOOTAGE", "--max-seconds", "inf"), "--max-seconds: got inf, expected 0 or more"),
         (("FOOTAGE", "--min-seconds", "30"), "--min-seconds, --max-seconds: got 30 and 20, expected the first below the second"),
         (("FOOTAGE", "--piece-minutes", "0.1"), "--piece-minutes: got 0.1 minutes for shots of up to 20 s"),
         (

@@ -13,12 +13,11 @@ import pytest
 from mask2dit.curation import running
 from mask2dit.curation.captioners.playhouse import JudgeCaptioner
 from mask2dit.curation.captions import TokenLimit
-from mask2dit.curation.checks import CheckSettings
 from mask2dit.curation.curating import Outcome, Plan, curate
 from mask2dit.curation.groups import GroupSettings
 from mask2dit.curation.pieces import find_footage
 from mask2dit.curation.running import Work, place_for
-from mask2dit.curation.shots import ShotSettings
+from mask2dit.curation.settings import CheckSettings, ShotSettings
 from mask2dit.playhouse.features import IDENTITY, JudgeExtractor
 from mask2dit.playhouse.judge import load_judge
 from mask2dit.video_files import read_video
@@ -108,13 +107,16 @@ def test_a_unit_that_kills_its_workers_is_a_problem_and_the_others_go_on(tmp_pat
     def deadly(unit: str) -> str:
         if unit == "deadly":
             os.kill(os.getpid(), signal.SIGKILL)
+        if unit == "odd":
+            raise RuntimeError("of a library")
         (tmp_path / unit).touch()
         return "bad" if unit == "bad" else ""
 
     told: dict[str, str] = {}
     with place_for(None, 2) as place:
-        place.run(Work((deadly,)), ["a", "deadly", "b", "bad", "c"], told.__setitem__)
+        place.run(Work((deadly,)), ["a", "deadly", "b", "bad", "odd", "c"], told.__setitem__)
     assert {unit: told[unit] for unit in ("a", "b", "c", "bad")} == {"a": "", "b": "", "c": "", "bad": "bad"}
+    assert told["odd"] == "RuntimeError: of a library; leave the file out, or report this"
     assert f"died {running.TRIES} times" in told["deadly"] and (tmp_path / "c").exists()
 
 

@@ -12,11 +12,13 @@ from mask2dit.curation.curating import _WithLook
 from mask2dit.curation.pieces import find_footage, look_into
 from mask2dit.curation.rows import ScanRow, ShotRow, VideoRow
 from mask2dit.curation.running import Here
-from mask2dit.curation.scanning import MOST_PICTURES, from_jpeg
-from mask2dit.curation.shots import ShotSettings, Worker, collect, find_all, read_features, read_pictures
+from mask2dit.curation.scanning import MOST_PICTURES, Video, _Cutter
+from mask2dit.curation.settings import ShotSettings
+from mask2dit.curation.shots import Worker, collect, find_all, read_features, read_pictures
+from mask2dit.curation.stretches import from_jpeg
 from mask2dit.cut_detectors import detector_named
 from mask2dit.extractors import load_extractor
-from small_footage import moving, shots, write
+from small_footage import moving, of_varying_rate, shots, write
 
 
 class Silent:
@@ -138,6 +140,32 @@ def test_a_shot_without_an_end_is_divided_as_it_goes_by(tmp_path: Path) -> None:
         assert {row.begins for row in rows} == {"edge", "split", "dissolve"}
 
 
+def test_damage_is_counted_to_the_shot_that_has_it(tmp_path: Path) -> None:
+    video = Video(tmp_path, "a", "aa", 24.0)
+    cutter = _Cutter(video, 0, None, detector_named("adaptive"), 2.0)
+    frames = moving(300, 0)
+    for number, frame in enumerate(frames):
+        cutter.add(frame, num_damaged=(number >= 10) + (number >= 118))
+    shots_found = cutter.finished(300, "").shots
+    damaged = {(shot.row.start, shot.row.stop): shot.row.num_damaged for shot in shots_found}
+    assert sum(damaged.values()) == 2 and len(damaged) >= 5
+    assert all(count == sum(start <= number < stop for number in (10, 118)) for (start, stop), count in damaged.items())
+
+
+def test_dissolves_that_the_detector_tells_part_shots(tmp_path: Path) -> None:
+    class Telling(type(detector_named("adaptive"))):
+        def start(self, kept: object = ()) -> object:
+            finder = super().start()
+            finder.transitions = [(40, 52)]
+            return finder
+
+    cutter = _Cutter(Video(tmp_path, "a", "aa", 24.0), 0, None, Telling(), 20.0)
+    for frame in moving(100, 0):
+        cutter.add(frame, 0)
+    found = cutter.finished(100, "")
+    assert found.dissolves == ((40, 52),) and [(shot.row.start, shot.row.stop) for shot in found.shots] == [(0, 40), (52, 100)]
+
+
 def test_a_dissolve_is_no_cut_and_its_mixed_frames_belong_to_no_shot(tmp_path: Path) -> None:
     one, other = moving(60, 3), moving(60, 9)
     share = (np.arange(1, 13) / 13)[:, None, None, None]
@@ -177,10 +205,6 @@ def test_pictures_are_few_small_and_without_bars(tmp_path: Path) -> None:
 
 
 def test_a_video_that_breaks_off_gives_what_was_readable(tmp_path: Path) -> None:
-    video = tmp_path / "a.ts"
-    write(video, np.concatenate([moving(60, 0), moving(60, 1), moving(60, 2)]))
-    content = video.read_bytes()
-    (tmp_path / "half.mkv").write_bytes(b"")
     write(tmp_path / "b.mkv", np.concatenate([moving(60, 0), moving(60, 1), moving(60, 2)]))
     content = (tmp_path / "b.mkv").read_bytes()
     (tmp_path / "half.mkv").write_bytes(content[: int(len(content) * 0.5)])
@@ -204,3 +228,13 @@ def test_rows_of_units_are_plain_and_name_the_shot(tmp_path: Path) -> None:
     assert [ShotRow.from_data(each).shot for each in written["shots"]] == [each.shot for each in rows]
     assert rows[1].shot == f"{row.digest}-0000040-0000080"
     assert detector_named("adaptive").name.startswith("PySceneDetect AdaptiveDetector")
+
+
+def test_frames_of_a_varying_rate_are_counted_by_time(tmp_path: Path) -> None:
+    frames = np.concatenate([moving(48, 0), moving(24, 1), moving(60, 2)])
+    times = [*(round(1000 * number / 24) for number in range(48)), *(2000 + 83 * number for number in range(24))]
+    times += [4000 + round(1000 * number / 30) for number in range(60)]
+    of_varying_rate(tmp_path / "a.mkv", frames, times)
+    found, rows, *_ = scanned(tmp_path / "a.mkv", tmp_path / "work", 1000)
+    assert found.problem == "" and [round(row.start / row.fps, 1) for row in rows] == [0.0, 2.0, 4.0]
+    assert rows[-1].stop / rows[-1].fps == pytest.approx(6.0, abs=0.1)

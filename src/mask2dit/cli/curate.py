@@ -3,22 +3,28 @@
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from mask2dit.cli import model_options as options
+from mask2dit.curation.settings import VALIDATION, CheckSettings, ShotSettings
 from mask2dit.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mask2dit.curation.captioners.base import Captioner
+    from mask2dit.curation.captioners.opening import Kind
     from mask2dit.curation.captions import TokenLimit
     from mask2dit.curation.curating import Plan
     from mask2dit.extractors.base import Extractor
+    from mask2dit.playhouse.features import JudgeExtractor
+
+    Load = Callable[[], Mapping[str, Extractor]]
 
 CAPTIONERS = ("openai", "gemini", "local", "truth", "judge")
 OPENAI_KEYS = ("MASK2DIT_API_KEY", "OPENAI_API_KEY")
@@ -26,6 +32,7 @@ GEMINI_KEYS = ("MASK2DIT_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 IDENTITY, JUDGE = "judge-who", "judge"
 PAPER_TOKENS = 226
 
+FINDING, CHECKING = ShotSettings(), CheckSettings()
 SHOTS, GROUPS, CAPTIONS, WORKERS = "Shots", "Groups", "Captions", "On several CPUs, GPUs or machines"
 
 
@@ -38,18 +45,22 @@ def curate(
     until: Annotated[
         str, typer.Option(help="The last step: pieces, shots, checks, groups, captions, reviews or export.", metavar="STEP")
     ] = "export",
-    validation: Annotated[float, typer.Option(help="Share of the videos that is held out for validation.")] = 0.05,
+    validation: Annotated[float, typer.Option(help="Share of the videos that is held out for validation.")] = VALIDATION,
     shards: Annotated[
         int | None, typer.Option(help="Write webdataset shards, too, of so many groups each.", min=1, show_default=False)
     ] = None,
-    detector: Annotated[str, typer.Option(help="adaptive, content or transnetv2.", rich_help_panel=SHOTS)] = "adaptive",
-    min_seconds: Annotated[float, typer.Option(help="Shorter shots are dropped.", rich_help_panel=SHOTS, min=0)] = 2.0,
-    max_seconds: Annotated[float, typer.Option(help="Longer shots are split.", rich_help_panel=SHOTS, min=0.1)] = 20.0,
-    max_text: Annotated[float, typer.Option(help="Share of the picture that text may take; 1: any.", rich_help_panel=SHOTS)] = 0.01,
-    min_motion: Annotated[float, typer.Option(help="% of the picture per second; see the report.", rich_help_panel=SHOTS)] = 0.0,
+    detector: Annotated[str, typer.Option(help="adaptive, content or transnetv2.", rich_help_panel=SHOTS)] = FINDING.detector,
+    min_seconds: Annotated[float, typer.Option(help="Shorter shots are dropped.", rich_help_panel=SHOTS, min=0)] = CHECKING.min_seconds,
+    max_seconds: Annotated[float, typer.Option(help="Longer shots are split.", rich_help_panel=SHOTS, min=0.1)] = FINDING.max_seconds,
+    max_text: Annotated[
+        float, typer.Option(help="Share of the picture that text may take; 1: any.", rich_help_panel=SHOTS)
+    ] = CHECKING.max_text,
+    min_motion: Annotated[
+        float, typer.Option(help="% of the picture per second; see the report.", rich_help_panel=SHOTS)
+    ] = CHECKING.min_motion,
     piece_minutes: Annotated[
         float, typer.Option(help="Length of the pieces that are worked at side by side.", rich_help_panel=SHOTS, min=0.01)
-    ] = 10.0,
+    ] = FINDING.piece_seconds / 60,
     extractor: Annotated[
         str,
         typer.Option(
@@ -131,23 +142,22 @@ def curate(
     from mask2dit.cli.progress import shown_notes, shown_progress
 
     with shown_notes() as console:
-        from mask2dit.curation.checks import CheckSettings
         from mask2dit.curation.curating import REPORT, Plan, curate
         from mask2dit.curation.groups import THRESHOLDS, GroupSettings, read_sizes
         from mask2dit.curation.pieces import find_footage
         from mask2dit.curation.running import place_for
-        from mask2dit.curation.shots import ShotSettings
 
         specs, relevance, thresholds = _extractor(extractor, captioner)
         default_lower, default_upper = THRESHOLDS[thresholds]
         sizes = read_sizes(group_size)
-        where = _device(device)
+        on_ray = ray is not None or (workers or 1) > 1
+        where = device if on_ray else _device(device)  # Ray's machines have devices of their own
         asked = _Asked(
             captioner, caption_model, base_url, key_env, max_requests, max_cost, price_in, price_out, requests_per_minute, at_once, timeout
         )
         load = partial(load_networks, tuple(specs.items()), where, offline)
         tokens = _tokens(model, captioner, offline)
-        with _captioner(asked, output, where, load, tokens.most) as opened:
+        with _captioner(asked, output, where or "cpu", load) as opened:
             plan = Plan(
                 output,
                 find_footage(footage, output),
@@ -161,11 +171,14 @@ def curate(
                 validation,
                 shards,
                 until,
-                where,
-                on_gpu=where.startswith("cuda"),
+                "cpu" if on_ray else str(where),
+                on_gpu=device != "cpu",
             )
-            with place_for(ray, workers) as place, shown_progress(console) as progress:
-                outcome = curate(plan, place, progress)
+            try:
+                with place_for(ray, workers) as place, shown_progress(console) as progress:
+                    outcome = curate(plan, place, progress)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("interrupted; what was found is kept, and the same command goes on") from None
         for line in outcome.lines:
             typer.echo(line)
         typer.echo(f"Wrote {output / REPORT}")
@@ -186,11 +199,11 @@ def _tell_problems(plan: "Plan") -> None:
     from mask2dit.curation.curating import ROWS
     from mask2dit.curation.rows import ScanRow, VideoRow, read_rows
 
-    kinds: tuple[type[VideoRow] | type[ScanRow], ...] = (VideoRow, ScanRow)
-    for kind in kinds:
-        for row in read_rows(plan.folder / ROWS, kind):
-            if row.problem:
-                typer.echo(f"left out: {row.name}: {row.problem}" if kind is VideoRow else f"in part: {row.name}: {row.problem}", err=True)
+    told = [("left out", row.name, row.problem) for row in read_rows(plan.folder / ROWS, VideoRow)]
+    told += [("in part", row.name, row.problem) for row in read_rows(plan.folder / ROWS, ScanRow)]
+    for what, name, problem in told:
+        if problem:  # names may hold what a terminal obeys
+            typer.echo("".join(letter if letter.isprintable() else "�" for letter in f"{what}: {name}: {problem}"), err=True)
 
 
 def _device(device: str | None) -> str:
@@ -215,7 +228,7 @@ def _extractor(asked: str, captioner: str | None) -> tuple[dict[str, str | None]
 
 
 @cache
-def load_networks(specs: "tuple[tuple[str, str | None], ...]", device: str, offline: bool) -> "Mapping[str, Extractor]":
+def load_networks(specs: "tuple[tuple[str, str | None], ...]", device: str | None, offline: bool) -> "Mapping[str, Extractor]":
     """Load extractors by name; the judge as two: what groups are made by is only who is on stage."""
     from mask2dit.cli.evaluate import load_extractors
 
@@ -226,7 +239,7 @@ def load_networks(specs: "tuple[tuple[str, str | None], ...]", device: str, offl
             from mask2dit.playhouse.features import JudgeExtractor
             from mask2dit.playhouse.judge import load_judge
 
-            loaded[name] = JudgeExtractor(load_judge(Path(weights) if weights else None).to(device), WHO)
+            loaded[name] = JudgeExtractor(load_judge(Path(weights) if weights else None).to(_device(device)), WHO)
         else:
             loaded |= load_extractors({name: weights}, device, offline)
     return loaded
@@ -235,27 +248,25 @@ def load_networks(specs: "tuple[tuple[str, str | None], ...]", device: str, offl
 # Captions
 
 
+@dataclass(frozen=True)
 class _Asked:
     """The options of a captioner, as typed."""
 
-    def __init__(self, *values: Any) -> None:
-        (
-            self.kind,
-            self.model,
-            self.base_url,
-            self.key_env,
-            self.max_requests,
-            self.max_cost,
-            self.price_in,
-            self.price_out,
-            self.requests_per_minute,
-            self.at_once,
-            self.timeout,
-        ) = values
+    kind: str | None
+    model: str | None
+    base_url: str | None
+    key_env: str | None
+    max_requests: int | None
+    max_cost: float | None
+    price_in: float | None
+    price_out: float | None
+    requests_per_minute: float | None
+    at_once: int
+    timeout: float
 
 
 @contextmanager
-def _captioner(asked: _Asked, output: Path, device: str, load: Any, max_tokens: int) -> "Iterator[Captioner | None]":
+def _captioner(asked: _Asked, output: Path, device: str, load: "Load") -> "Iterator[Captioner | None]":
     if asked.kind is None:
         yield None
         return
@@ -264,7 +275,7 @@ def _captioner(asked: _Asked, output: Path, device: str, load: Any, max_tokens: 
     if asked.kind in ("truth", JUDGE):
         from mask2dit.curation.captioners.playhouse import JudgeCaptioner, TruthCaptioner
 
-        yield TruthCaptioner() if asked.kind == "truth" else JudgeCaptioner(load()[JUDGE])
+        yield TruthCaptioner() if asked.kind == "truth" else JudgeCaptioner(cast("JudgeExtractor", load()[JUDGE]))
         return
     from mask2dit.curation.captioners.opening import CaptionerSettings, open_captioner
     from mask2dit.curation.captioners.spending import Budget
@@ -277,7 +288,7 @@ def _captioner(asked: _Asked, output: Path, device: str, load: Any, max_tokens: 
         )
     budget = Budget(asked.max_requests, asked.max_cost, asked.price_in, asked.price_out, asked.requests_per_minute)
     settings = CaptionerSettings(
-        asked.kind,
+        cast("Kind", asked.kind),
         asked.model,
         "" if asked.kind == "local" else _base_url(asked),
         "" if asked.kind == "local" else _key(asked),
@@ -286,7 +297,7 @@ def _captioner(asked: _Asked, output: Path, device: str, load: Any, max_tokens: 
         budget=budget,
         device=device,
     )
-    with open_captioner(settings, output / "work" / "captions", tell=lambda said: typer.echo(f"note: {said}", err=True)) as opened:
+    with open_captioner(settings, output / "captions", tell=lambda said: typer.echo(f"note: {said}", err=True)) as opened:
         yield opened
 
 

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mask2dit.curation.measures import SAME_LOOK, look
+from mask2dit.curation.measures import look
 from mask2dit.curation.rows import CheckRow, ShotRow
+from mask2dit.curation.settings import CheckSettings
 from mask2dit.extractors.base import Features, Frames
 
 Reason = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckSettings:
-    """What a shot must have to be kept; docs/curation.md says how each is measured and where its value comes from."""
-
-    min_seconds: float = 2.0
-    max_damaged: int = 0
-    """Pictures that the decoder had to guess in part."""
-    min_lightness: float = 4.0
-    min_contrast: float = 3.0
-    max_still_share: float = 0.6
-    """Of its length in which nothing changes at all."""
-    min_motion: float = 0.0
-    """% of the picture's longer side per second; 0: a still camera on still things is fine."""
-    max_text: float = 0.01
-    min_picture: float = 0.5
-    """Share of the picture that is left between black bars."""
-    duplicate: float = SAME_LOOK
-    """How far two looks are apart (`measures.same_look`) below which they are of the same shot."""
 
 
 def check_shots(shots: Sequence[ShotRow], looks: Mapping[str, Features], settings: CheckSettings) -> list[CheckRow]:
@@ -52,9 +32,10 @@ def _faults(row: ShotRow, settings: CheckSettings) -> Iterator[Reason]:
         yield "short", f"{row.seconds:.2f} s, expected at least {settings.min_seconds:g}"
     if row.num_damaged > settings.max_damaged:
         yield "damaged", f"{row.num_damaged} damaged pictures, expected at most {settings.max_damaged}"
-    if row.lightness < settings.min_lightness or row.contrast < settings.min_contrast:
-        expected = f"expected at least {settings.min_lightness:g} and {settings.min_contrast:g}"
-        yield "black", f"lightness {row.lightness:.2f}, contrast {row.contrast:.2f}, {expected}"
+    if row.lightness < settings.min_lightness:
+        yield "black", f"lightness {row.lightness:.2f}, expected at least {settings.min_lightness:g}"
+    elif row.contrast < settings.min_contrast:
+        yield "flat", f"contrast {row.contrast:.2f}, expected at least {settings.min_contrast:g}"
     still = row.still_seconds / row.seconds
     if still > settings.max_still_share:
         yield (

@@ -1,8 +1,8 @@
 """All steps in order: from a folder of footage to a training set, with a report of what was kept, what was not, and why.
 
-The set's folder: `steps` holds each step's rows and summary, `work` what was found in the footage, `clips` and the lists beside it what
-training reads. Every step is done again from the rows before it, which costs little; what costs much, looking at footage, captions and
-clips, is kept by content, so that a second run takes up what is missing and nothing else.
+The set's folder: `steps` holds each step's rows and summary, `work` what was found in the footage, `captions` what was asked and answered,
+`clips` and the lists beside it what training reads. Every step is done again from the rows before it, which costs little; what costs much,
+looking at footage, captions and clips, is kept by content, so that a second run takes up what is missing and nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 
 from mask2dit.curation.captioners.base import Captioner, GroupView, ShotView
 from mask2dit.curation.captions import PICTURES, TokenLimit, caption_groups, review_captions
-from mask2dit.curation.checks import CheckSettings, Look, check_shots
-from mask2dit.curation.export import ClipUnit, ClipWriter, clip_rows, write_lists
+from mask2dit.curation.checks import Look, check_shots
+from mask2dit.curation.export import CLIPS, ClipUnit, ClipWriter, clip_rows, write_lists
 from mask2dit.curation.groups import GroupSettings, group_shots, pair_shots
 from mask2dit.curation.pieces import Footage, look_into
 from mask2dit.curation.report import report
@@ -37,6 +37,7 @@ from mask2dit.curation.rows import (
     ShotRow,
     StepSummary,
     VideoRow,
+    forget,
     read_rows,
     write_if_new,
     write_rows,
@@ -44,11 +45,13 @@ from mask2dit.curation.rows import (
 )
 from mask2dit.curation.running import Place, Work
 from mask2dit.curation.scanning import Video
-from mask2dit.curation.shots import Looks, Progress, ShotSettings, Worker, collect, find_all, read_features, read_pictures
+from mask2dit.curation.settings import VALIDATION, CheckSettings, ShotSettings, check_together
+from mask2dit.curation.shots import Looks, Progress, Worker, collect, find_all, read_features, read_pictures
 from mask2dit.errors import InputError, OutputError
 from mask2dit.extractors.base import Extractor, Features
+from mask2dit.files import is_aside
 
-REPORT, ROWS, WORK = "report.html", "steps", "work"
+REPORT, ROWS, WORK, CAPTIONS = "report.html", "steps", "work", "captions"
 LOOK = Look.name
 
 
@@ -69,7 +72,7 @@ class Plan:
     captioner: Captioner | None = None
     shots: ShotSettings = field(default_factory=ShotSettings)
     checks: CheckSettings = field(default_factory=CheckSettings)
-    validation: float = 0.05
+    validation: float = VALIDATION
     groups_per_shard: int | None = None
     until: str = STEPS[-1]
     device: str = "cpu"
@@ -78,12 +81,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.until not in STEPS:
             raise InputError(f"--until: got {self.until!r}, expected one of {', '.join(STEPS)}; choose one of them")
-        if self.checks.min_seconds >= self.shots.max_seconds:
-            got = f"{self.checks.min_seconds:g} and {self.shots.max_seconds:g}"
-            raise InputError(f"--min-seconds, --max-seconds: got {got}, expected the first below the second; change one of them")
-        if self.shots.piece_seconds < self.shots.max_seconds:
-            got = f"{self.shots.piece_seconds / 60:g} minutes for shots of up to {self.shots.max_seconds:g} s"
-            raise InputError(f"--piece-minutes: got {got}, expected pieces that hold a shot; give longer ones")
+        check_together(self.shots, self.checks, self.validation)
 
     def reaches(self, step: str) -> bool:
         return STEPS.index(step) <= STEPS.index(self.until)
@@ -124,12 +122,12 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written to ({error.strerror}); make room or choose another folder") from error
     try:
-        for part in folder.rglob(".*.part*"):
-            part.unlink(missing_ok=True)
+        for place in (ROWS, WORK, CAPTIONS, CLIPS):
+            for part in (folder / place).rglob(".*"):
+                if is_aside(part):
+                    part.unlink(missing_ok=True)
         yield
     finally:
-        with suppress(OSError):
-            (folder / ".lock").unlink(missing_ok=True)
         lock.release()
 
 
@@ -145,6 +143,7 @@ class _Run:
         self._worker = _worker(plan)
         _ = self._worker.detector  # before anything is done: it may not be there
         self._features: dict[str, dict[str, Features]] = {}
+        self._done: list[str] = []
 
     def do(self) -> None:
         steps = (self._pieces, self._shots, self._checks, self._groups, self._captions, self._reviews, self._export)
@@ -156,9 +155,12 @@ class _Run:
                 break
             summary = step()
             write_summary(self.rows_folder, summary)
+            self._done.append(name)
             self.lines.append(_line(summary))
 
     def write_report(self) -> None:
+        """Of what this run has done; rows of an earlier one that it did not come to would tell of other shots."""
+        forget(self.rows_folder, [step for step in STEPS[1:] if step not in self._done])
         rows = {row.shot: row for row in read_rows(self.rows_folder, ShotRow)}
         page = report(self.rows_folder, lambda shot: read_pictures(self._worker.root, rows[shot]))
         write_if_new(self.plan.folder / REPORT, page)
@@ -235,14 +237,16 @@ class _Run:
             members = [shots[name] for name in group.shots]
             return GroupView(group.group, tuple(self._view(shot, paths[shot.digest], features) for shot in members))
 
-        known = read_rows(self.rows_folder, CaptionRow)
+        kept = self.plan.folder / CAPTIONS
+        known = read_rows(kept, CaptionRow)
         self._progress.start("captions", len(self.groups))
         found = caption_groups(self.groups, known, captioner, view, self._progress.step)
         self._progress.done()
-        # Those of groups that other settings make stay: they were paid for.
+        # Those of groups that other settings make are kept: they were paid for.
         theirs = {row.group for row in found.rows}
         self._captioned = found.rows
-        write_rows(self.rows_folder, CaptionRow, [*found.rows, *(row for row in known if row.group not in theirs)])
+        write_rows(kept, CaptionRow, [*found.rows, *(row for row in known if row.group not in theirs)])
+        write_rows(self.rows_folder, CaptionRow, found.rows)
         with_captions = sum(not row.problem for row in found.rows)
         self.is_whole &= not found.stopped and with_captions == len(self.groups)
         counts = {"groups": len(self.groups), "captioned": with_captions}
@@ -312,7 +316,9 @@ class _Run:
 
     def _features_of(self, name: str) -> dict[str, Features]:
         if name not in self._features:
-            self._features[name] = read_features(self.videos, self._worker, name)
+            found = self._features[name] = read_features(self.videos, self._worker, name)
+            if lacking := sum(shot.shot not in found for shot in self.shots):
+                raise InputError(f"features of {lacking} shots were damaged or could not be computed; run the same command again")
         return self._features[name]
 
 

@@ -202,6 +202,7 @@ BLEND_CHANGE = 12.0  # of 255 levels, root of the mean square: how far the two p
 BLEND_SPREAD, BLEND_LEVEL = 0.4, 5.0  # share of the picture that changes, by so many levels: a thing that enters changes less
 BLEND_LIKENESS = 0.8  # correlation of the two pictures above which only the light changes
 BLEND_BESIDE = 0.25  # of its length: what is looked at before and after it
+FEWEST_BESIDE = 3  # frames of standstill
 BLEND_RESIDUE = 0.25  # what the blend of the two pictures leaves unexplained, as a share of their difference
 BLEND_BEND = 0.12  # how far the share of the second picture is from rising evenly
 BLEND_STEADY = 0.3  # speed of that share before and after, to that within
@@ -219,7 +220,7 @@ def dissolves(thumbnails: Frame, fps: float) -> list[tuple[int, int]]:
     found: list[tuple[float, int, int]] = []
     length = SHORTEST_BLEND
     while length <= LONGEST_BLEND * fps + 1 or length == SHORTEST_BLEND:
-        beside = max(2, round(BLEND_BESIDE * length))
+        beside = max(FEWEST_BESIDE, round(BLEND_BESIDE * length))
         before = np.arange(beside, max(beside, len(frames) - length - beside))
         change = frames[before + length] - frames[before]
         half = frames[before + length // 2] - frames[before] - length // 2 / length * change
@@ -271,9 +272,6 @@ def _is_plain(picture: Numbers) -> bool:
 
 LOOK = (16, 9)  # pixels, width and height
 LOOK_SIDE = 90  # pixels: of a larger picture every so many points are looked at, for there is one of every frame
-SAME_LOOK = 3.0
-"""Of 255 levels. Copies that were encoded again have up to 4.6, where that was done badly; playhouse scenes with another action have 8.6
-and more. Low, for the other side of a conversation, seen once more, is no copy."""
 
 
 def thumbnail(picture: Frame) -> Frame:
@@ -288,5 +286,5 @@ def look(pictures: Frame) -> Frame:
 
 
 def same_look(one: Frame, other: Frame) -> float:
-    """How far two looks are apart, of 255 levels: root of the mean square; below `SAME_LOOK` they are of the same shot."""
+    """How far two looks are apart, of 255 levels: root of the mean square."""
     return float(np.sqrt(np.square(one.astype(np.float32) - other).mean()))

@@ -1,20 +1,22 @@
 """Where units of work are done: in this process, or on workers through Ray Data. The work is the same, and so are its results.
 
-A unit's results are files of its own, so nothing but names passes through Ray. Ray Data streams the units through its actors and holds
-back what these cannot take yet; where there are GPUs, one pool of actors finds shots on the CPUs and another computes features, side by
-side. An actor that dies is started again and its unit given to another; a unit that kills its actors is told as a problem, and the rest
+A unit's results are files of its own, so nothing but the units' names passes through Ray. Ray Data streams the units through its actors and
+holds back what these cannot take yet; where there are GPUs, one pool of actors finds shots on the CPUs and another computes features, side
+by side. An actor that dies is started again and its unit given to another; a unit that kills its actors is told as a problem, and the rest
 goes on.
 """
 
 from __future__ import annotations
 
 import logging
+import pickle
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from mask2dit.errors import InputError
+from mask2dit.errors import InputError, Mask2DiTError, one_line
 from mask2dit.ray_cluster import connected, imported_ray, resources
 
 U = TypeVar("U")
@@ -68,16 +70,14 @@ class OnRay:
         if work.on_gpu and gpus:
             # The pool of the GPUs needs no CPU of its own to be let in.
             pools = [(work.steps[:-1], count, {"num_cpus": 1}), (work.steps[-1:], min(gpus, len(units)), {"num_gpus": 1, "num_cpus": 0})]
-        rows = data.from_items([{"index": index, "problem": ""} for index in range(len(units))], override_num_blocks=len(units))
+        items = [{"index": index, "unit": self._ray.cloudpickle.dumps(unit), "problem": ""} for index, unit in enumerate(units)]
+        rows = data.from_items(items, override_num_blocks=len(units))
         for steps, size, needs in pools:
-            rows = rows.map(
-                _Actor,
-                fn_constructor_args=(steps, tuple(units)),
-                compute=data.ActorPoolStrategy(size=size),
-                max_restarts=-1,
-                max_task_retries=TRIES - 1,
-                **needs,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a name for the number of tries, which has no other
+                rows = rows.map(
+                    _Actor, fn_constructor_args=(steps,), compute=data.ActorPoolStrategy(size=size), max_task_retries=TRIES - 1, **needs
+                )
         left = dict(enumerate(units))
         for row in rows.iter_rows():
             told(left.pop(row["index"]), row["problem"])
@@ -88,19 +88,24 @@ class OnRay:
 class _Actor:
     """What runs in a worker's process; Ray gives it as many threads as CPUs."""
 
-    def __init__(self, steps: Sequence[Callable[[U], str]], units: Sequence[U]) -> None:
+    def __init__(self, steps: Sequence[Callable[[Any], str]]) -> None:
         import cv2
 
         cv2.setNumThreads(1)
-        self._steps, self._units = steps, units
+        self._steps = steps
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "problem": row["problem"] or _done(self._steps, self._units[row["index"]])}
+        return {**row, "problem": row["problem"] or _done(self._steps, pickle.loads(row["unit"]))}
 
 
 def _done(steps: Iterable[Callable[[U], str]], unit: U) -> str:
-    """Until one goes wrong."""
-    return next((problem for step in steps if (problem := step(unit))), "")
+    """Until one goes wrong. Whatever it is that a library raises, it is this unit's problem alone."""
+    try:
+        return next((problem for step in steps if (problem := step(unit))), "")
+    except Mask2DiTError as error:
+        return one_line(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {one_line(error)}; leave the file out, or report this"
 
 
 def place_for(address: str | None, workers: int | None) -> AbstractContextManager[Place]:

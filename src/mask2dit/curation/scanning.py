@@ -2,25 +2,22 @@
 
 Memory does not grow with the piece: frames wait only until the detector has decided about them, and a stretch longer than a shot may be,
 and than a dissolve in it could last, is divided. The shots at a border between two pieces stay open: they are kept as they are, and `sew`
-makes of the two halves what they would be had the video been one piece.
+makes of the two halves what they would be had the video been one piece; only where a long take is split depends on the borders.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from mask2dit.curation.measures import black_bars, dissolves, is_blank, lightness, longest_still, text_overlay, thumbnail
 from mask2dit.curation.rows import ShotRow
+from mask2dit.curation.stretches import Frame, Sample, Seam, Stretch
 from mask2dit.cut_detectors import CutDetector
 from mask2dit.errors import InputError, one_line
 from mask2dit.motion import motion
@@ -32,34 +29,6 @@ MOST_PICTURES = 16  # of a shot that are kept: as many as the networks for video
 LOOK_AHEAD = 3.5  # seconds by which a stretch may be too long before it is divided: a dissolve lasts less
 TEXT_PICTURES = 8  # of these that are searched for text, which takes most of the time
 
-Frame = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A picture of a shot, and the frame that it is."""
-
-    frame: int
-    picture: Frame
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Frames [start, stop) without a cut, as they came by: a picture eight times a second, and a thumbnail of every frame."""
-
-    start: int
-    stop: int
-    begins: str
-    ends: str
-    samples: tuple[Sample, ...]
-    thumbnails: Frame
-    num_damaged: int
-
-    def between(self, start: int, stop: int, begins: str, ends: str) -> Stretch:
-        """A part of it; damage is counted to each."""
-        samples = tuple(sample for sample in self.samples if start <= sample.frame < stop)
-        return Stretch(start, stop, begins, ends, samples, self.thumbnails[start - self.start : stop - self.start], self.num_damaged)
-
 
 @dataclass(frozen=True, slots=True)
 class Shot:
@@ -67,14 +36,6 @@ class Shot:
 
     row: ShotRow
     pictures: tuple[Frame, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Seam:
-    """What one side of a border between pieces leaves for the other: its open stretch, and the frames as the detector sees them."""
-
-    stretch: Stretch
-    seen: tuple[Frame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +125,7 @@ class _Cutter:
         while self._waiting:
             self._take(*self._waiting.popleft())
         at_end = self._stop is None or self.number < self._stop
-        last = self._open.stretch(self.number, "edge" if at_end else "border")
+        last = self._open.stretch(self.number, "edge" if at_end else "border", self._transitions())
         is_through = self._first is None and self._start > 0
         first = last if is_through else self._first
         if at_end and not is_through:
@@ -184,6 +145,9 @@ class _Cutter:
             self._divide(number)
         self._open.add(number, frame, num_damaged)
 
+    def _transitions(self) -> list[tuple[int, int]]:
+        return [(self._start + first, self._start + clean) for first, clean in self._finder.transitions]
+
     def _is_cut(self, number: int) -> bool:
         """Whether a cut was found that is this piece's to find: what lies within the detector's reach of a border is for `sew`."""
         reach = self._detector.reach
@@ -191,12 +155,12 @@ class _Cutter:
         return mine and number > self._open.start and number - self._start in self._finder.cuts[-2 * reach :]
 
     def _end_stretch(self, number: int, how: str) -> None:
-        self._keep(self._open.stretch(number, how))
+        self._keep(self._open.stretch(number, how, self._transitions()))
         self._open = _Builder(number, how, self._open.num_damaged, self._video.fps)
 
     def _divide(self, number: int) -> None:
         """What is open has become too long: all but its end is done with."""
-        parts, gone, rest = divided(self._video, self._open.stretch(number, "open"), self._most_frames)
+        parts, gone, rest = divided(self._video, self._open.stretch(number, "open", self._transitions()), self._most_frames)
         if parts and parts[0].begins == "border":
             self._first = parts.pop(0)
         self._found.append(found_in(self._video, parts, gone))
@@ -214,7 +178,7 @@ class _Builder:
 
     def __init__(self, start: int, begins: str, num_damaged: int, fps: float) -> None:
         self.start, self.num_damaged = start, num_damaged
-        self._begins, self._damaged_before = begins, num_damaged
+        self._begins, self._damaged = begins, list[int]()
         self._frames_per_picture = max(1.0, fps / PICTURES_PER_SECOND)
         self._first_picture = start
         self._samples: list[Sample] = []
@@ -224,7 +188,7 @@ class _Builder:
     def of(cls, stretch: Stretch, num_damaged: int, fps: float) -> _Builder:
         """One that goes on from a stretch; its pictures keep their time."""
         builder = cls(stretch.start, stretch.begins, num_damaged, fps)
-        builder._samples, builder._thumbnails = list(stretch.samples), list(stretch.thumbnails)
+        builder._samples, builder._thumbnails, builder._damaged = list(stretch.samples), list(stretch.thumbnails), list(stretch.damaged)
         builder._first_picture = stretch.samples[0].frame if stretch.samples else stretch.stop
         return builder
 
@@ -233,12 +197,14 @@ class _Builder:
         if number - self._first_picture >= int(len(self._samples) * self._frames_per_picture + 1e-6):
             self._samples.append(Sample(number, frame))
         self._thumbnails.append(thumbnail(frame))
+        if num_damaged > self.num_damaged:
+            self._damaged.append(number)
         self.num_damaged = num_damaged
 
-    def stretch(self, stop: int, ends: str) -> Stretch:
+    def stretch(self, stop: int, ends: str, transitions: Iterable[tuple[int, int]] = ()) -> Stretch:
         thumbnails = np.stack(self._thumbnails) if self._thumbnails else np.zeros((0, 1, 1, 3), np.uint8)
-        damaged = self.num_damaged - self._damaged_before
-        return Stretch(self.start, stop, self._begins, ends, tuple(self._samples), thumbnails, damaged)
+        inside = tuple(each for each in transitions if self.start < each[0] and each[1] < stop)
+        return Stretch(self.start, stop, self._begins, ends, tuple(self._samples), thumbnails, tuple(self._damaged), inside)
 
 
 def sew(video: Video, seams: Iterable[tuple[Seam | None, Seam | None]], detector: CutDetector, max_seconds: float) -> Found:
@@ -279,7 +245,8 @@ def _sewn(tail: Seam, head: Seam, detector: CutDetector) -> tuple[tuple[int, ...
         right.ends,
         left.samples + right.samples,
         np.concatenate([left.thumbnails, right.thumbnails]),
-        left.num_damaged + right.num_damaged,
+        left.damaged + right.damaged,
+        left.transitions + right.transitions,
     )
     cuts = [cut for cut in _cuts_at(tail, head, detector) if whole.start < cut < whole.stop]
     return tuple(cuts), list(_parts(whole, [(cut, "cut") for cut in cuts]))
@@ -322,7 +289,10 @@ def found_in(video: Video, parts: Iterable[Stretch], gone: Sequence[tuple[int, i
 
 
 def _dissolves(video: Video, stretch: Stretch) -> list[tuple[int, int]]:
-    return [(stretch.start + first, stretch.start + last) for first, last in dissolves(stretch.thumbnails, video.fps)]
+    """Those that the detector told, and those that the thumbnails show elsewhere."""
+    seen = [(stretch.start + first, stretch.start + clean) for first, clean in dissolves(stretch.thumbnails, video.fps)]
+    apart = [each for each in seen if all(each[1] < first or each[0] > clean for first, clean in stretch.transitions)]
+    return sorted([*stretch.transitions, *apart])
 
 
 def _evenly_split(part: Stretch, most_frames: int) -> list[Stretch]:
@@ -376,7 +346,7 @@ def _shot(video: Video, part: Stretch) -> Shot:
         still_seconds=round(longest_still(pictures, per_second), 2),
         bars=_four(bars),
         text=round(text_overlay(_evenly(kept, TEXT_PICTURES)), 4),
-        num_damaged=part.num_damaged,
+        num_damaged=len(part.damaged),
     )
     return Shot(row, tuple(_inside(picture, bars) for picture in kept))
 
@@ -403,41 +373,3 @@ def _rounded(value: float | None) -> float | None:
 def _four(bars: Sequence[float]) -> tuple[float, float, float, float]:
     top, bottom, left, right = (round(float(share), 4) for share in bars)
     return top, bottom, left, right
-
-
-def to_jpeg(picture: Frame, quality: int = 92) -> bytes:
-    """A picture as a JPEG file's bytes, with all of its colours."""
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def from_jpeg(content: bytes) -> Frame:
-    """And back: [Y, X, 3]."""
-    return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
-
-
-def to_arrays(seam: Seam) -> dict[str, NDArray[Any]]:
-    """A seam as arrays of plain numbers and bytes, for a file."""
-    stretch = seam.stretch
-    files = [to_jpeg(sample.picture, quality=96) for sample in stretch.samples]
-    return {
-        "bounds": np.array([stretch.start, stretch.stop, stretch.num_damaged]),
-        "ends": np.array([stretch.begins, stretch.ends]),
-        "frames": np.array([sample.frame for sample in stretch.samples], np.int64),
-        "lengths": np.array([len(file) for file in files], np.int64),
-        "files": np.frombuffer(b"".join(files), np.uint8),
-        "thumbnails": stretch.thumbnails,
-        "seen": np.stack(seam.seen),
-    }
-
-
-def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Seam:
-    """The seam that `to_arrays` wrote."""
-    start, stop, damaged = (int(number) for number in arrays["bounds"])
-    begins, ends = (str(word) for word in arrays["ends"])
-    files = arrays["files"].tobytes()
-    last = np.cumsum(arrays["lengths"])
-    pictures = [from_jpeg(files[end - length : end]) for end, length in zip(last, arrays["lengths"], strict=True)]
-    samples = tuple(Sample(int(frame), picture) for frame, picture in zip(arrays["frames"], pictures, strict=True))
-    return Seam(Stretch(start, stop, begins, ends, samples, arrays["thumbnails"], damaged), tuple(arrays["seen"]))

@@ -1,8 +1,8 @@
 """Step 2, shots: every piece scanned, the borders between pieces sewn, and features of all shots; in one process or on Ray's workers.
 
 What was found lies in the set's folder, in `work`: per unit (a piece, or the seams of a video) a JSON file of its shots and one zip file of
-their pictures, under the digests of the video and of what they depend on; and an npz file of features per unit and extractor. A file that
-is there is whole and right, so a run that was killed goes on with what is missing, and another extractor needs no decoding.
+their pictures, under the digests of the video and of what they depend on; and an npz file of features per unit and extractor. Files are
+written aside and renamed, so a run that was killed goes on with what is missing, and another extractor needs no decoding.
 """
 
 from __future__ import annotations
@@ -26,18 +26,15 @@ from mask2dit.curation.scanning import (
     PICTURES_PER_SECOND,
     SHORT_SIDE,
     Scan,
-    Seam,
     Shot,
     Video,
-    from_arrays,
-    from_jpeg,
     scan_piece,
     sew,
-    to_arrays,
-    to_jpeg,
 )
+from mask2dit.curation.settings import ShotSettings
+from mask2dit.curation.stretches import Seam, from_arrays, from_jpeg, to_arrays, to_jpeg
 from mask2dit.cut_detectors import CutDetector, detector_named
-from mask2dit.errors import Mask2DiTError, one_line
+from mask2dit.errors import InputError
 from mask2dit.extractors.base import Frames
 from mask2dit.files import written_aside
 
@@ -53,19 +50,6 @@ class Looks(Protocol):
 
     def scenes(self, scenes: Sequence[Frames]) -> Features:
         """N shots → [N, D]"""
-
-
-@dataclass(frozen=True, slots=True)
-class ShotSettings:
-    """What the shots of a video depend on, besides its bytes."""
-
-    detector: str = "adaptive"
-    max_seconds: float = 20.0
-    piece_seconds: float = 600.0
-
-    def digest(self, detector: CutDetector) -> str:
-        parts = [FORMAT, asdict(self), detector.name, PICTURES_PER_SECOND, SHORT_SIDE, MOST_PICTURES]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +98,17 @@ class UnitFiles:
             part.write_text(json.dumps({**facts, "shots": rows}), encoding="utf-8")
 
     def read(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.rows.read_text(encoding="utf-8"))
-        return found
+        """What `write` was given. Raises InputError where a failing disk has left something else."""
+        try:
+            found: dict[str, Any] = json.loads(self.rows.read_text(encoding="utf-8"))
+            return {**found, "shots": list(found["shots"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise self.damaged(self.rows) from None
+
+    def damaged(self, path: Path) -> InputError:
+        """What to raise for a file that cannot be read; takes the unit's rows away, so that the next run finds them again."""
+        self.rows.unlink(missing_ok=True)
+        return InputError(f"{path.name}: was damaged or taken away; run the same command again, which looks at this part anew")
 
 
 def read_pictures(root: Path, row: ShotRow) -> tuple[bytes, ...]:
@@ -138,7 +131,7 @@ def _archive(path: Path, changed_ns: int) -> zipfile.ZipFile:
 class Worker:
     """What runs in a process of its own, or in this one: scans, sews, and computes features. To be pickled.
 
-    `root`: the set's `work` folder. `load`: loads the extractors, by name; called once, and only where features are missing.
+    `root`: the set's `work` folder. `load`: loads the extractors, by name; called where features are missing.
     """
 
     root: Path
@@ -164,7 +157,7 @@ class Worker:
 
     @cached_property
     def folder(self) -> Path:
-        return self.root / "shots" / self.settings.digest(self.detector)
+        return self.root / "shots" / _digest(self.settings, self.detector)
 
     def files(self, unit: Unit) -> UnitFiles:
         return UnitFiles(self.folder, unit)
@@ -177,36 +170,29 @@ class Worker:
         return self.files(unit).is_done and all(self.features_file(name, unit).exists() for name in self.keys)
 
     def find_shots(self, unit: Unit) -> str:
-        """Scan a piece, or sew a video's seams, unless that is done. Returns what went wrong, or nothing."""
-        if self.files(unit).is_done:
-            return ""
-        try:
+        """Scan a piece, or sew a video's seams, unless that is done. Returns nothing; raises what goes wrong, as `running` tells."""
+        if not self.files(unit).is_done:
             self._sew(unit) if unit.unit == SEAMS else self._scan(unit)
-        except (Mask2DiTError, OSError, MemoryError) as error:
-            return f"{unit.unit}: {one_line(error)}"
         return ""
 
     def compute_features(self, unit: Unit) -> str:
-        """Compute what features of a unit's shots are missing. Returns what went wrong, or nothing."""
+        """Compute what features of a unit's shots are missing. Returns nothing; raises what goes wrong."""
         files = self.files(unit)
-        if not files.is_done:
-            return ""
-        try:
-            rows = [ShotRow.from_data(each) for each in files.read()["shots"]]
-            for name in self.keys:
-                path = self.features_file(name, unit)
-                if not path.exists():
-                    found = list(self._features(self._extractors[name], rows))
-                    with written_aside(path) as part:
-                        np.savez(part, shots=np.array([row.shot for row in rows]), features=np.stack(found) if found else np.zeros((0, 0)))
-        except (Mask2DiTError, OSError, MemoryError) as error:
-            return f"{unit.unit}: {one_line(error)}"
+        rows = [ShotRow.from_data(each) for each in files.read()["shots"]]
+        for name in self.keys:
+            path = self.features_file(name, unit)
+            if not path.exists():
+                found = list(self._features(files, self._extractors[name], rows))
+                with written_aside(path) as part:
+                    np.savez(part, shots=np.array([row.shot for row in rows]), features=np.stack(found) if found else np.zeros((0, 0)))
         return ""
 
-    def _features(self, extractor: Looks, rows: Sequence[ShotRow]) -> Iterator[Features]:
+    def _features(self, files: UnitFiles, extractor: Looks, rows: Sequence[ShotRow]) -> Iterator[Features]:
         for first in range(0, len(rows), BATCH):
-            batch = rows[first : first + BATCH]
-            yield from extractor.scenes([np.stack([from_jpeg(file) for file in read_pictures(self.root, row)]) for row in batch])
+            batch = [read_pictures(self.root, row) for row in rows[first : first + BATCH]]
+            if not all(batch):
+                raise files.damaged(files.pictures)
+            yield from extractor.scenes([np.stack([from_jpeg(file) for file in pictures]) for pictures in batch])
 
     def _scan(self, unit: Unit) -> None:
         files = self.files(unit)
@@ -218,12 +204,21 @@ class Worker:
 
     def _sew(self, unit: Unit) -> None:
         pieces = [self.files(Unit(unit.video, piece_name(number))) for number in range(unit.num_pieces)]
-        seams = ((_read_seam(piece.seam("head")), _read_seam(piece.seam("tail"))) for piece in pieces)
+        seams = [(_read_seam(piece.seam("head")), _read_seam(piece.seam("tail"))) for piece in pieces]
+        for piece, sides in zip(pieces, seams, strict=True):
+            wanted = piece.read()["seams"]
+            if wanted != [side is not None for side in sides]:
+                raise piece.damaged(piece.seam("head" if sides[0] is None and wanted[0] else "tail"))
         found = sew(unit.video, seams, self.detector, self.settings.max_seconds)
         self.files(unit).write(found.shots, {"cuts": found.cuts, "dissolves": found.dissolves}, self.root)
         for piece in pieces:
             for side in ("head", "tail"):
                 piece.seam(side).unlink(missing_ok=True)
+
+
+def _digest(settings: ShotSettings, detector: CutDetector) -> str:
+    parts = [FORMAT, asdict(settings), detector.name, PICTURES_PER_SECOND, SHORT_SIDE, MOST_PICTURES]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def piece_name(number: int) -> str:
@@ -236,6 +231,7 @@ def _facts(scan: Scan) -> dict[str, Any]:
         "cuts": scan.cuts,
         "dissolves": scan.dissolves,
         "num_decoded": scan.num_decoded,
+        "seams": [scan.head is not None, scan.tail is not None],
         "problem": scan.problem,
     }
 
@@ -288,7 +284,7 @@ def find_all(rows: Iterable[VideoRow], worker: Worker, place: Place, progress: P
 
     def told(unit: Unit, problem: str) -> None:
         if problem:
-            problems.setdefault(unit.video.digest, []).append(problem)
+            problems.setdefault(unit.video.digest, []).append(f"{unit.unit}: {problem}")
         progress.step()
 
     work = Work((worker.find_shots, worker.compute_features), on_gpu=worker.on_gpu)
@@ -313,7 +309,11 @@ def collect(row: VideoRow, worker: Worker, problems: Sequence[str]) -> tuple[Sca
         files = worker.files(unit)
         if not files.is_done:
             continue
-        found = files.read()
+        try:
+            found = files.read()
+        except InputError as error:
+            said.append(str(error))
+            continue
         shots += [replace(ShotRow.from_data(each), name=row.name) for each in found["shots"]]
         cuts += found["cuts"]
         dissolves += [(first, last) for first, last in found["dissolves"]]
@@ -328,7 +328,7 @@ def collect(row: VideoRow, worker: Worker, problems: Sequence[str]) -> tuple[Sca
 
 
 def read_features(rows: Iterable[VideoRow], worker: Worker, name: str) -> dict[str, Features]:
-    """All features of one extractor, by shot."""
+    """All features of one extractor, by shot; of a damaged file none."""
     features: dict[str, Features] = {}
     for row in rows:
         if row.problem:
@@ -337,6 +337,9 @@ def read_features(rows: Iterable[VideoRow], worker: Worker, name: str) -> dict[s
         for unit in (*pieces, seams):
             path = worker.features_file(name, unit)
             if path.exists():
-                with np.load(path) as arrays:
-                    features |= dict(zip(map(str, arrays["shots"]), arrays["features"], strict=True))
+                try:
+                    with np.load(path) as arrays:
+                        features |= dict(zip(map(str, arrays["shots"]), arrays["features"], strict=True))
+                except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                    path.unlink()  # the next run computes them again
     return features
