@@ -1,6 +1,7 @@
 """The clips are the shots, frame by frame, and the lists are what training reads."""
 
 import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from test_choosing import shot
 
+from mask2dit.curation import export
 from mask2dit.curation.export import ClipUnit, ClipWriter, clip_path, clip_rows, inside, split_of, write_lists
 from mask2dit.curation.rows import ClipRow, GroupRow
 from mask2dit.curation.scanning import Video
@@ -69,13 +71,53 @@ def test_a_video_that_is_gone_is_a_problem_and_no_more(tmp_path: Path) -> None:
     assert "there is no such file" in ClipWriter(tmp_path).write(unit)
 
 
-def rows_of(root: Path, shots: list) -> list[ClipRow]:
+def grouped(shots: list) -> tuple[list[GroupRow], dict[str, tuple[str, ...]]]:
     groups = [
         GroupRow("g1", "long.mp4", "ab" * 8, tuple(each.shot for each in shots[:3]), (0.7, 0.7)),
         GroupRow("g2", "long.mp4", "ab" * 8, tuple(each.shot for each in shots[3:]), (0.7,)),
     ]
     captions = {"g1": ('One, "quoted".', "Two\nlines, and 🦊.", "Three."), "g2": ("Four.", "Five.")}
-    return clip_rows(groups, captions, {each.shot: each for each in shots}, root, 0.0)
+    return groups, captions
+
+
+def rows_of(root: Path, shots: list) -> list[ClipRow]:
+    rows, notes = clip_rows(*grouped(shots), {each.shot: each for each in shots}, root, 0.0)
+    assert not notes
+    return rows
+
+
+def copied(root: Path, folder: Path) -> Path:
+    shutil.copytree(root / "clips", folder / "clips")
+    return folder
+
+
+def test_clips_that_are_known_are_not_opened_again(
+    exported: tuple[Path, np.ndarray, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _, shots = exported
+    rows = rows_of(root, shots)
+    assert [(row.height, row.width) for row in rows] == [(48, 80), (36, 64), *[(48, 80)] * 3]
+    opened = []
+    monkeypatch.setattr(export, "open_video", lambda path: opened.append(path) or open_video(path))
+    by_name = {each.shot: each for each in shots}
+    assert clip_rows(*grouped(shots), by_name, root, 0.0, rows) == (rows, []) and not opened
+    assert clip_rows(*grouped(shots), by_name, root, 0.0, rows[1:]) == (rows, []) and len(opened) == 1
+
+
+def test_a_damaged_clip_is_taken_away_and_its_group_waits(exported: tuple[Path, np.ndarray, list], tmp_path: Path) -> None:
+    root, _, shots = exported
+    rows, by_name, folder = rows_of(root, shots), {each.shot: each for each in shots}, copied(root, tmp_path)
+    empty, half = (clip_path(shot) for shot in shots[:2])
+    (folder / empty).write_bytes(b"")
+    (folder / half).write_bytes((root / half).read_bytes()[:200])
+    found, notes = clip_rows(*grouped(shots), by_name, folder, 0.0, [row for row in rows if row.clip != half.as_posix()])
+    assert found == rows[3:] and not (folder / empty).exists() and not (folder / half).exists()
+    assert notes == [f"{clip.as_posix()}: the clip was damaged and is gone; run the command again" for clip in (empty, half)]
+    assert clip_rows(*grouped(shots), by_name, folder, 0.0, rows) == (rows[3:], [])
+    (folder / empty).write_bytes(b"")
+    unit = ClipUnit(Video(root / "long.mp4", "long.mp4", "ab" * 8, 24.0), tuple(shots))
+    assert not ClipWriter(folder).is_done(unit) and ClipWriter(folder).write(unit) == ""
+    assert clip_rows(*grouped(shots), by_name, folder, 0.0, rows) == (rows, [])
 
 
 def test_every_list_gives_training_the_same_clips_and_captions(exported: tuple[Path, np.ndarray, list]) -> None:
@@ -104,7 +146,47 @@ def test_a_split_without_groups_has_no_list(exported: tuple[Path, np.ndarray, li
     root, _, shots = exported
     (root / "validation.json").write_text("[of an earlier run]")
     write_lists(root, rows_of(root, shots), None)
-    assert not (root / "validation.json").exists() and json.loads((root / "train.json").read_text())[0]["prefix"] == "g1"
+    (root / "validation.csv").write_text("of an earlier run")
+    write_lists(root, rows_of(root, shots), None, keep_old=True)
+    assert (root / "validation.csv").exists()
+    write_lists(root, rows_of(root, shots), None)
+    assert not list(root.glob("validation.*")) and json.loads((root / "train.json").read_text())[0]["prefix"] == "g1"
+
+
+def test_shards_are_those_of_the_lists_and_are_written_once(exported: tuple[Path, np.ndarray, list], tmp_path: Path) -> None:
+    root, _, shots = exported
+    rows, folder = rows_of(root, shots), copied(root, tmp_path)
+    shards = folder / "shards"
+
+    def dates() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in shards.glob("*.tar")}
+
+    write_lists(folder, rows, 1)
+    for name in ("train-000002.tar", "validation-000000.tar", "train-mine.tar"):
+        (shards / name).write_bytes(b"x")
+    before = dates()
+    write_lists(folder, rows, 1, keep_old=True)
+    assert dates() == {name: date for name, date in before.items() if name != "train-000002.tar"}
+    write_lists(folder, rows, 1)
+    both = ("train-000000.tar", "train-000001.tar")
+    assert dates() == {name: before[name] for name in (*both, "train-mine.tar")}
+    changes = (
+        lambda: (folder / rows[0].clip).touch(),
+        lambda: (shards / both[1]).unlink(),
+        lambda: (shards / both[0]).write_bytes(b""),
+        lambda: rows.__setitem__(0, replace(rows[0], caption="Another.")),
+    )
+    for change in changes:
+        change()
+        then = dates()
+        write_lists(folder, rows, 1)
+        assert all(dates()[name] != then.get(name) for name in both)
+    assert read_shards(str(shards / "train-{000000..000001}.tar")).groups[0][0].caption == "Another."
+    write_lists(folder, rows, 2)
+    assert set(dates()) == {both[0], "train-mine.tar"}
+    (shards / "train-mine.tar").unlink()
+    write_lists(folder, rows, None)
+    assert not shards.exists() and (folder / "train.json").exists()
 
 
 def test_whole_videos_are_held_out_and_stay_where_they_are() -> None:

@@ -7,9 +7,12 @@ that a frame is decoded once more and no oftener. Whole videos are held out for 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 from mask2dit.curation.rows import ClipRow, GroupRow, ShotRow, write_if_new
 from mask2dit.curation.scanning import Video
 from mask2dit.errors import InputError, Mask2DiTError, one_line
-from mask2dit.shards import write_shards
+from mask2dit.shards import expand, write_shards
 from mask2dit.video_files import OpenVideo, open_video, write_video
 
 SHORT_SIDE = 720
@@ -48,11 +51,11 @@ class ClipWriter:
     root: Path
 
     def is_done(self, unit: ClipUnit) -> bool:
-        return all((self.root / clip_path(shot)).exists() for shot in unit.shots)
+        return all(_is_there(self.root / clip_path(shot)) for shot in unit.shots)
 
     def write(self, unit: ClipUnit) -> str:
         """Write what clips are missing. Returns what went wrong, or nothing."""
-        missing = [shot for shot in unit.shots if not (self.root / clip_path(shot)).exists()]
+        missing = [shot for shot in unit.shots if not _is_there(self.root / clip_path(shot))]
         try:
             with open_video(unit.video.path) as opened:
                 reader = _Reader(opened)
@@ -114,37 +117,70 @@ def split_of(digests: Sequence[str], share: float) -> dict[str, str]:
 
 
 def clip_rows(
-    groups: Sequence[GroupRow], captions: Mapping[str, Sequence[str]], shots: Mapping[str, ShotRow], root: Path, share: float
-) -> list[ClipRow]:
-    """A row for each clip of each group all of whose clips are there."""
+    groups: Sequence[GroupRow],
+    captions: Mapping[str, Sequence[str]],
+    shots: Mapping[str, ShotRow],
+    root: Path,
+    share: float,
+    known: Sequence[ClipRow] = (),
+) -> tuple[list[ClipRow], list[str]]:
+    """A row for each clip of each group all of whose clips are there, and notes of what was damaged.
+
+    known: rows of an earlier run, whose clips need not be opened. A clip that cannot be read is taken away, so that it is written again.
+    """
     splits = split_of([group.digest for group in groups], share)
-    rows = []
+    sizes = {row.clip: (row.height, row.width) for row in known}
+    rows: list[ClipRow] = []
+    notes: list[str] = []
     for group in groups:
         members = [shots[name] for name in group.shots]
-        if all((root / clip_path(shot)).exists() for shot in members):
-            rows += [
-                _row(group, shot, caption, splits[group.digest], root) for shot, caption in zip(members, captions[group.group], strict=True)
-            ]
-    return rows
+        found = [_size(root, clip_path(shot), sizes, notes) for shot in members]
+        for shot, caption, size in zip(members, captions[group.group], found, strict=True):
+            if size is not None and None not in found:
+                clip, num_frames = clip_path(shot).as_posix(), shot.stop - shot.start
+                rows.append(ClipRow(shot.shot, group.group, splits[group.digest], clip, caption, shot.fps, *size, num_frames))
+    return rows, notes
 
 
-def _row(group: GroupRow, shot: ShotRow, caption: str, split: str, root: Path) -> ClipRow:
-    with open_video(root / clip_path(shot)) as video:
-        facts = video.facts
-    frames = shot.stop - shot.start
-    return ClipRow(
-        shot.shot, group.group, split, clip_path(shot).as_posix(), caption, shot.fps, facts.height, facts.width, num_frames=frames
-    )
+def _size(root: Path, clip: Path, known: Mapping[str, tuple[int, int]], notes: list[str]) -> tuple[int, int] | None:
+    """A clip's height and width; None where there is no such clip, or none any more."""
+    path = root / clip
+    if clip.as_posix() in known and _is_there(path):
+        return known[clip.as_posix()]
+    if not path.exists():
+        return None
+    try:
+        with open_video(path) as video:
+            return video.facts.height, video.facts.width
+    except (Mask2DiTError, OSError):
+        path.unlink(missing_ok=True)
+        notes.append(f"{clip.as_posix()}: the clip was damaged and is gone; run the command again")
+        return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 # The lists
 
 
-def write_lists(root: Path, rows: Sequence[ClipRow], groups_per_shard: int | None) -> list[Path]:
-    """Write all lists of both splits; of a split without groups none, and what an earlier run left of one goes."""
+Groups = Sequence[tuple[str, Sequence[ClipRow]]]
+
+
+def write_lists(root: Path, rows: Sequence[ClipRow], groups_per_shard: int | None, *, keep_old: bool = False) -> list[Path]:
+    """Write all lists of both splits, and the shards where they are asked for; what an earlier run left beside them goes.
+
+    A split without groups has no lists. keep_old: it keeps those that it has, for groups may be missing only for now.
+    """
     written = []
     for split in SPLITS:
         groups = [(name, list(clips)) for name, clips in groupby((row for row in rows if row.split == split), key=lambda row: row.group)]
+        if not groups and keep_old:
+            continue
         texts = {"jsonl": _json_lines(groups), "json": _released_json(groups), "csv": _released_csv(groups)}
         for suffix, text in texts.items():
             path = root / f"{split}.{suffix}"
@@ -153,14 +189,50 @@ def write_lists(root: Path, rows: Sequence[ClipRow], groups_per_shard: int | Non
                 written.append(path)
             else:
                 path.unlink(missing_ok=True)
-        if groups_per_shard is not None and groups:
-            count = -(-len(groups) // groups_per_shard)
-            pattern = str(root / "shards" / f"{split}-{{000000..{count - 1:06d}}}.tar")
-            written += write_shards(pattern, [[(row.caption, root / row.clip) for row in clips] for _, clips in groups], groups_per_shard)
+        written += _write_shards(root, split, groups, groups_per_shard)
     return written
 
 
-Groups = Sequence[tuple[str, Sequence[ClipRow]]]
+def _write_shards(root: Path, split: str, groups: Groups, groups_per_shard: int | None) -> list[Path]:
+    """Write a split's shards, unless they are there as they would be, and take away all others of it."""
+    folder = root / "shards"
+    count = -(-len(groups) // groups_per_shard) if groups_per_shard else 0
+    pattern = str(folder / f"{split}-{{000000..{count - 1:06d}}}.tar")
+    paths = expand(pattern) if count else []
+    for old in set(folder.glob(f"{split}-*.tar")) - set(paths):
+        if re.fullmatch(rf"{split}-\d{{6}}\.tar", old.name):
+            old.unlink()
+    note = folder / f".{split}.json"  # of what the shards hold
+    if groups_per_shard is None or not paths:
+        note.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or holds what is not ours
+            folder.rmdir()
+        return []
+    holds = _digest(root, groups, groups_per_shard)
+    try:
+        is_new = json.loads(note.read_text(encoding="utf-8")) != [holds, _sizes(paths)]
+    except (OSError, ValueError):
+        is_new = True
+    if is_new:
+        note.unlink(missing_ok=True)
+        write_shards(pattern, [[(row.caption, root / row.clip) for row in clips] for _, clips in groups], groups_per_shard)
+        write_if_new(note, json.dumps([holds, _sizes(paths)]) + "\n")
+    return paths
+
+
+def _digest(root: Path, groups: Groups, groups_per_shard: int) -> str:
+    """Of captions and clips, these by size and date."""
+
+    def stamp(row: ClipRow) -> tuple[str, str, int, int]:
+        status = (root / row.clip).stat()
+        return row.caption, row.clip, status.st_size, status.st_mtime_ns
+
+    held = [groups_per_shard, [[stamp(row) for row in clips] for _, clips in groups]]
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()
+
+
+def _sizes(paths: Sequence[Path]) -> list[int]:
+    return [path.stat().st_size for path in paths]
 
 
 def _json_lines(groups: Groups) -> str:
