@@ -3,6 +3,8 @@
 import logging
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -208,6 +210,34 @@ def test_endpoints_that_cannot_be_meant(change: dict[str, Any], words: str) -> N
     with pytest.raises(InputError) as caught:
         Endpoint(**{"base_url": "http://there/v1", "model": "tiny", **change})
     assert words in str(caught.value) and KEY not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(fault="hang"), refuses(503, "loading", Retry_After="60"), Reply(says("x" * 999).body, fault="drip")]
+)
+def test_whoever_waits_for_a_client_that_is_closed_waits_no_longer(reply: Reply) -> None:
+    errors: list[str] = []
+    with ChatServer(reply) as server:
+        client = ChatClient(Endpoint(server.url, "tiny", KEY))
+
+        def ask() -> None:
+            with pytest.raises(EndpointError) as caught:
+                client.ask(QUESTION)
+            errors.append(str(caught.value))
+
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while len(server.questions) < 3:
+            time.sleep(0.01)
+        time.sleep(0.1)  # into the wait between two tries
+        started = time.monotonic()
+        client.close()
+        for thread in threads:
+            thread.join(3)
+        assert time.monotonic() - started < 2 and len(server.questions) == 3
+        ask()
+    assert errors == [f"{server.url}: was not waited for, since we end; try again later"] * 4
 
 
 def test_the_key_is_seen_by_nobody(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:

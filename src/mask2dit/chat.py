@@ -6,15 +6,18 @@ header and nowhere else: no error, log line or repr shows it. Needs no torch.
 
 import json
 import math
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 import httpx
 
@@ -144,7 +147,9 @@ class ChatClient:
         meter: Meter = _unmetered,
     ) -> None:
         self.endpoint = endpoint
-        self._sleep, self._clock, self._tell, self._meter = sleep, clock, tell, meter
+        self._closed, self._sockets, self._lock = threading.Event(), WeakSet[socket.socket](), threading.Lock()
+        self._sleep = self._closed.wait if sleep is time.sleep else sleep  # which ends when it is closed
+        self._clock, self._tell, self._meter = clock, tell, meter
         self._form, self._form_works = 0, False
         headers = endpoint.protocol.headers(endpoint.key)
         try:
@@ -161,7 +166,21 @@ class ChatClient:
         self.close()
 
     def close(self) -> None:
+        """What other threads ask for meanwhile gets no answer, at once."""
+        self._closed.set()
+        with self._lock:
+            for each in self._sockets:
+                _break_off(each)
         self._http.close()
+
+    def _watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Remember connections as they are made: closing the client would not wake a thread that waits for one."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            made = info["return_value"].get_extra_info("socket")
+            with self._lock:
+                self._sockets.add(made)
+            if self._closed.is_set():
+                _break_off(made)
 
     def ask(self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None, schema_name: str = "answer") -> Answer:
         """One answer. `schema`: the JSON schema that it should follow, as far as the endpoint can see to that.
@@ -194,6 +213,7 @@ class ChatClient:
                     return self._one_try(body, request)
             except FaultError as fault:
                 wait = FIRST_WAIT * 2 ** (number - 1) if fault.wait is None else fault.wait
+                self._check_open()
                 if not fault.passing:
                     raise
                 if wait > LONGEST_WAIT:
@@ -202,7 +222,12 @@ class ChatClient:
                     raise FaultError(f"{fault}; tried {number} times, so try again later", "moment") from None
                 self._tell(f"{fault}; try {number + 1} of {self.endpoint.tries} in {wait:.0f} s")
                 self._sleep(wait)
+                self._check_open()
         raise AssertionError("the last try returns or raises")
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise FaultError("was not waited for, since we end; try again later", "moment") from None
 
     def _one_try(self, body: Mapping[str, Any], request: Request) -> Answer:
         protocol = self.endpoint.protocol
@@ -216,9 +241,10 @@ class ChatClient:
 
     def _try(self, body: Mapping[str, Any], request: Request) -> Any:
         limit = self.endpoint.timeout_seconds
+        self._check_open()
         request.outcome = "lost"
         try:
-            with self._http.stream("POST", self.endpoint.url, json=body) as response:
+            with self._http.stream("POST", self.endpoint.url, json=body, extensions={"trace": self._watch}) as response:
                 content = self._whole(response, self._clock() + limit)
         except httpx.TimeoutException as error:
             request.outcome = "unsent" if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout) else "lost"
@@ -233,6 +259,9 @@ class ChatClient:
             raise FaultError(f"cannot be asked (UnicodeEncodeError: {one_line(error, 100)})", "question") from None
         except httpx.HTTPError as error:
             raise FaultError(f"cannot be asked ({type(error).__name__}: {one_line(error, 100)})", "moment") from None
+        except (RuntimeError, OSError):  # as the client and its connections are closed under it
+            self._check_open()
+            raise
         if response.status_code != 200:
             request.outcome = "refused"
             raise self._refusal(response, content)
@@ -298,6 +327,11 @@ class ChatClient:
         """Words of the endpoint in one short line, without the key, which it may repeat."""
         hidden = text.replace(self.endpoint.key, "…") if self.endpoint.key else text
         return "".join(letter for letter in " ".join(hidden.split()) if letter.isprintable())[:limit]
+
+
+def _break_off(connection: socket.socket) -> None:
+    with suppress(OSError):  # it is closed
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # of what lies below TLS, whose own would meddle with a reading thread
 
 
 @cache

@@ -1,12 +1,20 @@
 """Which shots are kept, which belong together, and whether their captions are as they must be."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chat_server import ChatServer, Reply
 from mask2dit.curation.captioners.base import CaptionError, CaptionerStoppedError, GroupCaptions, GroupView
 from mask2dit.curation.captions import TokenLimit, caption_groups, estimated_tokens, review_captions, row_of
 from mask2dit.curation.checks import CheckSettings, Look, check_shots
@@ -245,6 +253,69 @@ def test_a_captioner_that_stops_is_gone_on_with_later() -> None:
     again = Speaker()
     assert described(again, known) == ([group.group for group in GROUPS], "")
     assert set(again.asked) == {group.group for group in GROUPS} - {row.group for row in known}
+
+
+class Hanging(Speaker):
+    """Says nothing until it is closed, and perhaps not even then."""
+
+    def __init__(self, heeds: bool) -> None:
+        super().__init__()
+        self.heeds, self.closed, self.ended = heeds, threading.Event(), threading.Event()
+
+    def caption(self, group: GroupView) -> GroupCaptions:
+        (self.closed if self.heeds else threading.Event()).wait(20)
+        self.ended.set()
+        raise CaptionerStoppedError("closed")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_an_interrupt_waits_for_nobody(heeds: bool) -> None:
+    speaker, seen = Hanging(heeds), []
+
+    def view(group: GroupRow) -> GroupView:
+        seen.append(group)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return GroupView(group.group, ())
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        caption_groups(GROUPS, (), speaker, view, lambda: None)
+    assert time.monotonic() - started < (1 if heeds else 2.5) and speaker.closed.is_set() and speaker.ended.is_set() == heeds
+
+
+def test_a_process_that_is_interrupted_ends_while_its_endpoint_hangs(tmp_path: Path) -> None:
+    script = f"""
+import os, signal, sys, threading
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+from test_choosing import GROUPS, Speaker, caption_groups, GroupView
+from mask2dit.chat import ChatClient, Endpoint
+
+class Asking(Speaker):
+    client = ChatClient(Endpoint(sys.argv[1], "tiny"))
+    def caption(self, group):
+        self.client.ask([{{"role": "user", "content": "?"}}])
+    def close(self):
+        self.client.close()
+
+print("ready", flush=True)
+caption_groups(GROUPS, (), Asking(), lambda group: GroupView(group.group, ()), lambda: None)
+"""
+    with ChatServer(Reply(fault="hang")) as server:
+        environment = os.environ | {"NO_PROXY": "127.0.0.1"}
+        command = [sys.executable, "-c", script, server.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout and process.stdout.readline() == "ready\n"
+            while len(server.questions) < 3:
+                time.sleep(0.02)
+                assert process.poll() is None
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate(timeout=20)[1]
+            assert time.monotonic() - started < 4 and errors.rstrip().endswith("KeyboardInterrupt"), errors
 
 
 def test_another_captioner_writes_all_anew() -> None:

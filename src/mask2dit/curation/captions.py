@@ -1,15 +1,16 @@
 """Step 5, captions: each group described by a captioner, several at a time; step 6, reviews: whether the captions are as they must be.
 
 What stands is not asked for again: a group keeps its row while its captioner's name is the same. A captioner that stops, stops the step;
-what was written is kept, and the next run goes on from there.
+what was written is kept, and the next run goes on from there. Whoever interrupts it waits for nobody.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED as FIRST
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +20,7 @@ from mask2dit.errors import Mask2DiTError, one_line
 from mask2dit.storyboard import Storyboard
 
 PICTURES = 4  # of each shot that a captioner gets
+LAST_SECONDS = 1.5  # in which a captioner that was closed may write down what it spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +38,48 @@ def caption_groups(
     view: Callable[[GroupRow], GroupView],
     step: Callable[[], None],
 ) -> Captioned:
-    """Describe every group that `known` has no captions for by this captioner; one with a problem is asked for again."""
+    """Describe every group that `known` has no captions for by this captioner; one with a problem is asked for again.
+
+    Whatever is raised meanwhile, a Ctrl-C too, closes the captioner if it can be closed.
+    """
     rows = {row.group: row for row in known if row.captioner == captioner.name and not row.problem}
     missing = iter([group for group in groups if group.group not in rows])
     stopped = ""
-    with ThreadPoolExecutor(captioner.at_once) as pool:
-        running: dict[Future[CaptionRow], GroupRow] = {}
-        try:
-            while True:
-                # Not all at once: each waits with its pictures.
-                for group in islice(missing, captioner.at_once - len(running) if not stopped else 0):
-                    running[pool.submit(_caption, captioner, view(group))] = group
-                if not running:
-                    break
-                for done in wait(running, return_when=FIRST).done:
-                    group = running.pop(done)
-                    try:
-                        rows[group.group] = done.result()
-                        step()
-                    except CaptionerStoppedError as error:
-                        stopped = stopped or str(error)
-        finally:
-            for future in running:
-                future.cancel()
+    running: dict[Future[CaptionRow], GroupRow] = {}
+    try:
+        while True:
+            # Not all at once: each waits with its pictures.
+            for group in islice(missing, captioner.at_once - len(running) if not stopped else 0):
+                running[_begun(captioner, view(group))] = group
+            if not running:
+                break
+            for done in wait(running, return_when=FIRST).done:
+                group = running.pop(done)
+                try:
+                    rows[group.group] = done.result()
+                    step()
+                except CaptionerStoppedError as error:
+                    stopped = stopped or str(error)
+    except BaseException:
+        if callable(close := getattr(captioner, "close", None)):
+            close()
+        wait(running, LAST_SECONDS)
+        raise
     return Captioned(tuple(rows[group.group] for group in groups if group.group in rows), stopped)
+
+
+def _begun(captioner: Captioner, view: GroupView) -> Future[CaptionRow]:
+    """A group in a thread of its own, for which the process does not wait at its end, as it does for those of an executor."""
+    future: Future[CaptionRow] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(_caption(captioner, view))
+        except BaseException as error:  # for whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=work, name=f"caption {view.group}", daemon=True).start()
+    return future
 
 
 def _caption(captioner: Captioner, view: GroupView) -> CaptionRow:
