@@ -275,10 +275,13 @@ class _Run:
         shots = {row.shot: row for row in self.shots}
         notes = self._write_clips([shots[name] for group in groups for name in group.shots])
         captions = {row.group: row.captions for row in self._captioned}
-        rows = clip_rows(groups, captions, shots, self.plan.folder, self.plan.validation)
-        write_rows(self.rows_folder, ClipRow, rows)
-        write_lists(self.plan.folder, rows, self.plan.groups_per_shard)
+        known = read_rows(self.rows_folder, ClipRow)
+        rows, damaged = clip_rows(groups, captions, shots, self.plan.folder, self.plan.validation, known)
+        notes += damaged
         self.is_whole &= not notes
+        write_rows(self.rows_folder, ClipRow, rows)
+        # Where footage could not be read for now, what was exported from it before is not thrown away.
+        write_lists(self.plan.folder, rows, self.plan.groups_per_shard, keep_old=not self.is_whole)
         train = sum(row.split == "train" for row in rows)
         counts = {"groups": len({row.group for row in rows}), "clips": len(rows), "train": train, "validation": len(rows) - train}
         settings = {"validation": self.plan.validation, "groups_per_shard": self.plan.groups_per_shard}
