@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from foreign_films import footage as foreign
 from mask2dit.curation.measures import (
-    TEXT_SHARE,
     black_bars,
     dissolves,
     lightness,
@@ -25,6 +24,7 @@ from mask2dit.playhouse.footage import footage, plan_footage
 from mask2dit.video_files import Frame, read_video
 
 FILM_RATE = Fraction(24)
+TEXT_SHARE = 0.003  # of the picture: what parts pictures with text from those without
 
 
 def source(name: str, count: int = 16, every: int = 3, height: int = 180, width: int = 320) -> Frame:

@@ -6,7 +6,6 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 
@@ -18,42 +17,10 @@ from mask2dit.evaluation.measuring import Comparison, FilmResult, GroupResult, M
 from mask2dit.evaluation.metrics import METRICS, FilmMetric
 from mask2dit.evaluation.report import report
 from mask2dit.evaluation.statistics import mean_interval
+from page_tree import Tree
 
 EVIL = "<script>alert('x')</script> \"quoted\" & </title></p>--> ' onload='x' $title ${film} 🦊 漢字 <img src=http://example.com/a.png>"
 WITHOUT = "needs an extractor; add --extractor with one of clip, dinov2"
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Tree(HTMLParser):
-    """Every element with its attributes, and the text outside of scripts and styles; tags must close in the order in which they opened."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] not in ("script", "style"):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def abouts() -> tuple[MetricAbout, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from mask2dit.cli import model_options as options
+from mask2dit.cli.keys import GEMINI_KEYS, OPENAI_KEYS, read_key
 from mask2dit.curation.settings import VALIDATION, CheckSettings, ShotSettings
 from mask2dit.errors import InputError
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     Load = Callable[[], Mapping[str, Extractor]]
 
 CAPTIONERS = ("openai", "gemini", "local", "truth", "judge")
-OPENAI_KEYS = ("MASK2DIT_API_KEY", "OPENAI_API_KEY")
-GEMINI_KEYS = ("MASK2DIT_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 IDENTITY, JUDGE = "judge-who", "judge"
 PAPER_TOKENS = 226
 
@@ -291,7 +290,7 @@ def _captioner(asked: _Asked, output: Path, device: str, load: "Load") -> "Itera
         cast("Kind", asked.kind),
         asked.model,
         "" if asked.kind == "local" else _base_url(asked),
-        "" if asked.kind == "local" else _key(asked),
+        "" if asked.kind == "local" else read_key(asked.key_env, GEMINI_KEYS if asked.kind == "gemini" else OPENAI_KEYS),
         asked.timeout,
         at_once=asked.at_once,
         budget=budget,
@@ -305,17 +304,6 @@ def _base_url(asked: _Asked) -> str:
     # OPENAI_BASE_URL is not meant for Gemini.
     from_environment = asked.base_url == os.environ.get("OPENAI_BASE_URL")
     return "" if asked.base_url is None or (asked.kind == "gemini" and from_environment) else str(asked.base_url)
-
-
-def _key(asked: _Asked) -> str:
-    if asked.key_env is not None:
-        key = os.environ.get(asked.key_env, "").strip()
-        if not key:
-            got = repr(asked.key_env[:40])
-            raise InputError(f"--key-env: got {got}, expected an environment variable that holds a key; set it, or name another")
-        return key
-    names = GEMINI_KEYS if asked.kind == "gemini" else OPENAI_KEYS
-    return next((os.environ[name].strip() for name in names if os.environ.get(name, "").strip()), "")
 
 
 def _tokens(model: str | None, captioner: str | None, offline: bool) -> "TokenLimit":

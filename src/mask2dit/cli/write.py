@@ -1,6 +1,5 @@
 """`mask2dit write`: an idea becomes a storyboard, by way of a chat endpoint."""
 
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mask2dit.cli.files import Overwrite, check_new, write_text
+from mask2dit.cli.keys import OPENAI_KEYS, read_key
 
 if TYPE_CHECKING:
     from mask2dit.storyboard import Storyboard
     from mask2dit.storyboard_writer import RejectedError, Vocabulary
 
-KEY_VARIABLES = ("MASK2DIT_API_KEY", "OPENAI_API_KEY")
 NUM_EXAMPLES = 4  # stories of the built-in model's grammar that show its sentence forms
 
 
@@ -32,7 +31,7 @@ def write(
         typer.Option(
             "--key-env",
             help="The environment variable that holds the endpoint's key.",
-            show_default=" or ".join(KEY_VARIABLES) + "; none is fine too",
+            show_default=" or ".join(OPENAI_KEYS) + "; none is fine too",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", show_default="show it")] = None,
@@ -53,7 +52,7 @@ def write(
         raise InputError("write: got no endpoint, expected --base-url or OPENAI_BASE_URL; for example --base-url http://localhost:8000/v1")
     if not model:
         raise InputError("write: got no model, expected the name of one that the endpoint has; name it with --model")
-    endpoint = Endpoint(base_url, model, _key(key_env), timeout)
+    endpoint = Endpoint(base_url, model, read_key(key_env, OPENAI_KEYS), timeout)
     with ChatClient(endpoint, tell=lambda said: typer.echo(f"note: {said}", err=True)) as client:
         try:
             written = write_storyboard(client, idea, scenes, _built_in_vocabulary() if built_in_words else None)
@@ -62,16 +61,6 @@ def write(
     for problem in written.problems:
         typer.echo(f"note: {' '.join(problem.split())}", err=True)
     _save(written.storyboard, output)
-
-
-def _key(variable: str | None) -> str:
-    from mask2dit.errors import InputError
-
-    if variable is None:
-        return next((os.environ[name].strip() for name in KEY_VARIABLES if os.environ.get(name, "").strip()), "")
-    if not os.environ.get(variable, "").strip():
-        raise InputError(f"--key-env: got {variable[:40]!r}, expected an environment variable that holds a key; set it, or name another")
-    return os.environ[variable].strip()
 
 
 def _built_in_vocabulary() -> "Vocabulary":

@@ -94,9 +94,6 @@ INK_SPREAD = 25  # levels, between the brightest (darkest) of each letter
 AROUND = 0.7  # share of strokes around a line to that in it: a line stands by itself, a texture does not
 PERIODIC = 0.8  # correlation of a line with itself, moved on: a fence, not text
 SEEN_AT_LEAST = 0.25  # of the time
-TEXT_SHARE = 0.003
-"""Of the picture: above it there is text."""
-
 Line = tuple[int, int, int, int]
 
 
