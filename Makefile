@@ -34,14 +34,14 @@ $(READY): requirements.txt pyproject.toml
 	$(RUN) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
 
-# Retrains the built-in model from nothing, level A: autoencoder, text encoder, latents, base, pretrain, sft, judge. Every step goes on where it stopped.
+# Retrains the built-in model from nothing, level A: autoencoder, text encoder, latents, base, pretrain, sft, adapters, judge. Every step goes on where it stopped.
 RUNS ?= runs/playhouse-a
 TRAIN = $(VENV)/bin/mask2dit train recipes/playhouse-a
 playhouse: $(READY)
 	$(TRAIN)/vae.yaml --output $(RUNS)/vae
 	$(TRAIN)/text.yaml --output $(RUNS)/text
 	$(TRAIN)/base.yaml --output $(RUNS)/base --precompute
-	for stage in base pretrain sft judge; do $(TRAIN)/$$stage.yaml --output $(RUNS)/$$stage || exit; done
+	for stage in base pretrain sft context-blind judge; do $(TRAIN)/$$stage.yaml --output $(RUNS)/$$stage || exit; done
 
 clean:
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

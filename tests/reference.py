@@ -4,6 +4,7 @@ The dense mask lives here and nowhere else.
 """
 
 import math
+from collections.abc import Set
 
 import torch
 from torch import Tensor
@@ -20,13 +21,18 @@ MEETINGS = {
 }
 
 
-def dense_mask(plan: str, layout: SceneLayout) -> Tensor:
-    """[N, N] of booleans: may the row's token attend to the column's?"""
-    text_text, text_video, video_text, video_video = MEETINGS[plan]
+def dense_mask(plan: str, layout: SceneLayout, known: Set[int] = frozenset()) -> Tensor:
+    """[N, N] of booleans: may the row's token attend to the column's? "context-blind": a known scene reads no generated one."""
+    blind = plan == "context-blind"
+    text_text, text_video, video_text, video_video = MEETINGS["symmetric" if blind else plan]
     allowed = {("text", "text"): text_text, ("text", "video"): text_video, ("video", "text"): video_text, ("video", "video"): video_video}
     tokens = [("text", scene) for scene, length in enumerate(layout.text_lengths) for _ in range(length)]
     tokens += [("video", scene) for scene, length in enumerate(layout.video_lengths) for _ in range(length)]
-    return torch.tensor([[scene == other or allowed[kind, read] for read, other in tokens] for kind, scene in tokens])
+
+    def meet(kind: str, scene: int, read: str, other: int) -> bool:
+        return scene == other or (allowed[kind, read] and not (blind and scene in known and other not in known))
+
+    return torch.tensor([[meet(*asking, *read) for read in tokens] for asking in tokens])
 
 
 def scene_of_token(layout: SceneLayout) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
-"""Grouped attention: exactly the dense masked softmax, without a mask and without any tensor of N × N."""
+"""Every attention backend is exactly the dense masked softmax, in both directions, without a mask and without any tensor of N × N."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mask2dit.attention
 import tiny
 from mask2dit import SceneLayout
-from mask2dit.attention import GroupedAttnProcessor, SceneAttention
-from mask2dit.plans import get_plan
-from mask2dit.rope import rotary_table
-from reference import MEETINGS, dense_attention, dense_mask, layer_norm, rotary_angles, rotate
+from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
+from mask2dit.attention_backends import BACKENDS, choose_attention
+from mask2dit.errors import InputError
+from mask2dit.flex_attention import BLOCK, _block_mask, flex_attend
+from mask2dit.merged_attention import KERNELS, MergedAttnProcessor, find_kernel
+from mask2dit.plans import PLANS, AttentionPattern, get_plan
+from mask2dit.rope import joint_table, rotary_table
+from reference import dense_attention, dense_mask, layer_norm, rotary_angles, rotate
 
 LAYOUTS = [
     SceneLayout((3, 5, 2), (6, 18, 12)),
@@ -22,23 +27,28 @@ LAYOUTS = [
     SceneLayout((3,), (12,)),
 ]
 GRID = (2, 3)
+CPU = torch.device("cpu")
+ON_CPU = {"grouped": GroupedAttnProcessor, "merged": MergedAttnProcessor}
 
 
-def attention(seed: int = 0) -> SceneAttention:
-    return tiny.randomise(SceneAttention(dim=32, heads=2, head_dim=16, bias=True), seed)
+def attention(backend: str = "grouped", seed: int = 0) -> SceneAttention:
+    attn = tiny.randomise(SceneAttention(dim=32, heads=2, head_dim=16, bias=True), seed)
+    attn.set_processor(BACKENDS[backend]())
+    return attn
 
 
-def states(layout: SceneLayout) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    video = torch.randn(2, layout.num_video_tokens, 32, generator=generator)
-    text = torch.randn(2, layout.num_text_tokens, 32, generator=generator)
-    return video, text, rotary_table(layout.num_video_tokens // 6, GRID, GRID, 16)
+def states(layout: SceneLayout) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    joint = torch.randn(2, layout.num_tokens, 32, generator=torch.Generator().manual_seed(1))
+    return joint, joint_table(rotary_table(layout.num_video_tokens // 6, GRID, GRID, 16), layout.num_text_tokens)
 
 
-def dense_twin(attn: SceneAttention, video: Tensor, text: Tensor, plan: str, layout: SceneLayout) -> tuple[Tensor, Tensor]:
+def known_of(layout: SceneLayout) -> set[int]:
+    return set(range(0, layout.num_scenes - 1, 2))
+
+
+def dense_twin(attn: SceneAttention, joint: Tensor, plan: str, layout: SceneLayout) -> Tensor:
     """The module in float64 with a dense mask."""
-    num_text = text.shape[1]
-    joint = torch.cat([text, video], dim=1)
+    num_text = layout.num_text_tokens
     query, key, value = (layer(joint).unflatten(2, (2, 16)) for layer in (attn.to_q, attn.to_k, attn.to_v))
     angles = rotary_angles(layout.num_video_tokens // 6, GRID, GRID, 16)
 
@@ -46,33 +56,91 @@ def dense_twin(attn: SceneAttention, video: Tensor, text: Tensor, plan: str, lay
         states = layer_norm(states, norm.weight, norm.bias, 1e-6)
         return torch.cat([states[:, :num_text], rotate(states[:, num_text:], angles)], dim=1)
 
-    joint = dense_attention(prepared(query, attn.norm_q), prepared(key, attn.norm_k), value, dense_mask(plan, layout))
-    joint = attn.to_out[0](joint.flatten(2))
-    return joint[:, num_text:], joint[:, :num_text]
+    mask = dense_mask(plan, layout, known_of(layout))
+    joint = dense_attention(prepared(query, attn.norm_q), prepared(key, attn.norm_k), value, mask)
+    return attn.to_out[0](joint.flatten(2))
 
 
-@pytest.mark.parametrize("plan", MEETINGS)
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_groups_are_the_dense_softmax_forward_and_backward(plan: str, layout: SceneLayout) -> None:
-    attn, slow = attention(), attention().double()
-    video, text, rotary = states(layout)
-    fast_inputs = [video.requires_grad_(), text.requires_grad_()]
-    slow_inputs = [each.detach().double().requires_grad_() for each in fast_inputs]
+def test_it_is_the_dense_softmax_forward_and_backward(backend: str, plan: str, layout: SceneLayout) -> None:
+    attn, slow = attention(backend), attention().double()
+    joint, rotary = states(layout)
+    fast_input, slow_input = joint.requires_grad_(), joint.detach().double().requires_grad_()
 
-    fast = torch.cat(attn(*fast_inputs, get_plan(plan).groups(layout), rotary), dim=1)
-    dense = torch.cat(dense_twin(slow, *slow_inputs, plan, layout), dim=1)
+    fast = attn(fast_input, get_plan(plan).pattern(layout, known_of(layout)), rotary)
+    dense = dense_twin(slow, slow_input, plan, layout)
     torch.testing.assert_close(fast.double(), dense, rtol=0, atol=5e-6)
 
     wish = torch.randn(fast.shape, generator=torch.Generator().manual_seed(2))
     fast.backward(wish)
     dense.backward(wish.double())
-    for mine, exact in zip(fast_inputs, slow_inputs, strict=True):
-        torch.testing.assert_close(mine.grad.double(), exact.grad, rtol=0, atol=5e-6)
+    torch.testing.assert_close(fast_input.grad.double(), slow_input.grad, rtol=0, atol=5e-6)
     for mine, exact in zip(attn.parameters(), slow.parameters(), strict=True):
         torch.testing.assert_close(mine.grad.double(), exact.grad, rtol=5e-6, atol=5e-6 * exact.grad.abs().max().item())
 
 
-@pytest.mark.parametrize("plan", MEETINGS)
+def softmax_inputs(pattern: AttentionPattern, dtype: torch.dtype, spread: float = 1.0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = (pattern.num_queries, pattern.num_keys, pattern.num_keys)
+    return [(spread * torch.randn(2, count, 2, 16, generator=generator, dtype=torch.float64)).to(dtype) for count in lengths]
+
+
+@pytest.mark.parametrize("num_context", [0, 7])
+@pytest.mark.parametrize("plan", PLANS)
+def test_merging_is_exact_also_where_one_part_outweighs_the_other(plan: str, num_context: int) -> None:
+    """In float64, with keys of a known context, and scores so large that most weights are 0 or 1."""
+    layout = LAYOUTS[0]
+    pattern = get_plan(plan).pattern(layout, {1}, num_context)
+    mask = torch.zeros(pattern.num_queries, pattern.num_keys, dtype=torch.bool)
+    for group in pattern.groups:
+        for queries in group.queries:
+            for keys in group.keys:
+                mask[queries, keys] = True
+    for spread in (1.0, 30.0):
+        mine, exact = ([each.requires_grad_() for each in softmax_inputs(pattern, torch.float64, spread)] for _ in range(2))
+        merged, dense = MergedAttnProcessor().attend(*mine, pattern), dense_attention(*exact, mask)
+        rounding = 1e-13 * spread**2  # of the scores, whose size goes with its square
+        torch.testing.assert_close(merged, dense, rtol=0, atol=rounding)
+        wish = torch.randn(merged.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        merged.backward(wish)
+        dense.backward(wish)
+        for one, other in zip(mine, exact, strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=10 * spread * rounding)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("layout", [SceneLayout((20,) * 3, (90,) * 3), SceneLayout((20, 30, 10), (90, 60, 150))], ids=str)
+def test_bfloat16_is_no_worse_than_the_dense_mask(backend: str, layout: SceneLayout) -> None:
+    pattern, mask = get_plan("symmetric").pattern(layout), dense_mask("symmetric", layout)
+    inputs = softmax_inputs(pattern, torch.bfloat16)
+    exact = dense_attention(*(each.double() for each in inputs), mask)
+    query, key, value = (each.transpose(1, 2) for each in inputs)
+    masked = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+    mine = ON_CPU[backend]().attend(*inputs, pattern)
+    assert (mine - exact).square().mean().sqrt() <= 1.3 * (masked - exact).square().mean().sqrt()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("layout", [LAYOUTS[0], SceneLayout((140, 200), (300, 150)), SceneLayout((128, 128), (256, 256))], ids=str)
+def test_flex_knows_its_blocks(plan: str, layout: SceneLayout) -> None:
+    """Which blocks are looked at is what the dense mask says, and uncompiled, the result is the dense softmax."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    pattern, mask = get_plan(plan).pattern(layout, known_of(layout)), dense_mask(plan, layout, known_of(layout))
+    inputs = softmax_inputs(pattern, torch.float32)
+    made = flex_attend(flex_attention, *inputs, pattern)
+    torch.testing.assert_close(made.double(), dense_attention(*(each.double() for each in inputs), mask), rtol=0, atol=5e-6)
+
+    blocks = _block_mask(pattern, CPU).to_dense()[0, 0].bool()
+    padded = torch.zeros(len(blocks) * BLOCK, len(blocks) * BLOCK, dtype=torch.bool)
+    padded[: layout.num_tokens, : layout.num_tokens] = mask
+    assert torch.equal(blocks, padded.unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).any(3).any(1))
+
+
+@pytest.mark.parametrize("plan", PLANS)
 def test_no_mask_is_passed_and_the_keys_are_of_one_group_at_a_time(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int, dict[str, Any]]] = []
     real = mask2dit.attention.dispatch_attention_fn
@@ -84,8 +152,8 @@ def test_no_mask_is_passed_and_the_keys_are_of_one_group_at_a_time(plan: str, mo
 
     monkeypatch.setattr(mask2dit.attention, "dispatch_attention_fn", watch)
     layout = SceneLayout((3, 5, 2), (6, 18, 12))
-    video, text, rotary = states(layout)
-    attention()(video, text, get_plan(plan).groups(layout), rotary)
+    joint, rotary = states(layout)
+    attention()(joint, get_plan(plan).pattern(layout), rotary)
 
     rows = dense_mask(plan, layout).sum(dim=1)  # how many keys each token reads
     assert sum(queries for queries, _, _ in calls) == layout.num_tokens
@@ -93,41 +161,90 @@ def test_no_mask_is_passed_and_the_keys_are_of_one_group_at_a_time(plan: str, mo
     assert all(options.keys() == {"backend", "parallel_config"} for _, _, options in calls)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers the most elements of any tensor that an operation made."""
+class Operations(TorchDispatchMode):
+    """Remembers the most elements of any tensor that an operation made, and how often attention was called."""
 
     elements = 0
+    attention_calls = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        self.attention_calls += "flash_attention_for_cpu" in func.name() and "backward" not in func.name()
         for each in made if isinstance(made, tuple | list) else [made]:
             if isinstance(each, Tensor):
                 self.elements = max(self.elements, each.numel())
         return made
 
 
-@pytest.mark.parametrize("plan", MEETINGS)
-def test_no_tensor_has_a_row_and_a_column_per_token(plan: str) -> None:
+@pytest.mark.parametrize("backend", ON_CPU)
+@pytest.mark.parametrize("plan", PLANS)
+def test_no_tensor_has_a_row_and_a_column_per_token(backend: str, plan: str) -> None:
     layout = SceneLayout((30, 20, 40), (120, 90, 150))
-    video, text, rotary = states(layout)
-    attn, groups = attention(), get_plan(plan).groups(layout)
-    with LargestTensor() as seen:
-        torch.cat(attn(video.requires_grad_(), text, groups, rotary), dim=1).sum().backward()
+    joint, rotary = states(layout)
+    attn, pattern = attention(backend), get_plan(plan).pattern(layout, {0})
+    with Operations() as seen:
+        attn(joint.requires_grad_(), pattern, rotary).sum().backward()
     assert seen.elements < layout.num_tokens**2 / 3
 
+    attn = attention()
     attn.set_attention_backend("_native_math")  # does make one, per group: so the measure can see it
-    with LargestTensor() as seen, torch.no_grad():
-        attn(video, text, groups, rotary)
+    with Operations() as seen, torch.no_grad():
+        attn(joint, pattern, rotary)
     assert seen.elements > (layout.num_tokens / 3) ** 2
 
 
+def test_a_whole_model_with_auto_builds_nothing_of_that_size(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.transformer(sample_width=24, sample_height=16)
+    with caplog.at_level(logging.INFO, "mask2dit"):
+        assert model.set_attention("auto") == "merged"
+    assert caplog.messages == ["attention: merged on cpu in float32, by torch's CPU flash"]
+    inputs = tiny.inputs(model, (16,) * 3, (3,) * 3, batch=1)
+    with Operations() as seen, torch.no_grad():
+        model(**inputs)
+    assert seen.attention_calls == 3 * model.config.num_layers
+    assert seen.elements < inputs["layout"].num_tokens ** 2 / 3
+
+
+def test_backends_are_chosen_by_name_and_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_attention("grouped", CPU, torch.float32, 16) == "grouped"
+    with pytest.raises(InputError, match=r"attention: got 'mergd', expected auto, grouped, merged, flex"):
+        tiny.transformer().set_attention("mergd")
+    with pytest.raises(InputError, match="attention: got flex on cpu, expected a CUDA device; use auto, merged or grouped"):
+        tiny.transformer().set_attention("flex")
+    monkeypatch.setitem(KERNELS, "cpu", ())
+    monkeypatch.setattr("mask2dit.merged_attention._found", {})
+    assert choose_attention("auto", CPU, torch.float32, 16) == "grouped"
+    with pytest.raises(InputError, match="where no kernel tells its log-sum-exp; use auto or grouped"):
+        choose_attention("merged", CPU, torch.float32, 16)
+
+
+def test_a_kernel_that_tells_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    (good,) = KERNELS["cpu"]
+    wrong = type(good)("wrong", lambda *states: (good.forward(*states)[0], good.forward(*states)[1] + 0.1, ()), good.backward)
+    absent = type(good)("absent", lambda *states: torch.ops.aten.no_such_attention(*states), good.backward)
+    monkeypatch.setitem(KERNELS, "cpu", (wrong, absent, good))
+    monkeypatch.setattr("mask2dit.merged_attention._found", {})
+    assert find_kernel(CPU, torch.float32, 16) is good
+
+
+def test_diffusers_kernels_are_called_whatever_the_backend_was() -> None:
+    model = tiny.transformer()
+    model.set_attention("merged")
+    model.set_attention_backend("_native_math")
+    try:
+        processor = model.transformer_blocks[0].attn1.processor
+        assert isinstance(processor, GroupedAttnProcessor) and processor._attention_backend == "_native_math"
+    finally:
+        tiny.transformer().set_attention_backend("native")  # diffusers keeps the last choice for models that made none
+
+
 def test_another_processor_takes_over() -> None:
-    class Silence(GroupedAttnProcessor):
-        def __call__(self, attn: SceneAttention, hidden_states: Tensor, encoder_hidden_states: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-            return torch.zeros_like(hidden_states), torch.zeros_like(encoder_hidden_states)
+    class Silence(SceneAttnProcessor):
+        def __call__(self, attn: SceneAttention, hidden_states: Tensor, *rest: Any) -> Tensor:
+            return torch.zeros_like(hidden_states)
 
     layout = LAYOUTS[0]
-    video, text, rotary = states(layout)
+    joint, rotary = states(layout)
     attn = attention()
     attn.set_processor(Silence())
-    assert not torch.cat(attn(video, text, get_plan("symmetric").groups(layout), rotary), dim=1).any()
+    assert not attn(joint, get_plan("symmetric").pattern(layout), rotary).any()

@@ -12,6 +12,7 @@ from mask2dit import Mask2DiTTransformer3DModel
 from mask2dit.footprint import footprint
 from mask2dit.framewise import use_framewise_convolutions
 from mask2dit.latents import decode_latents
+from mask2dit.plans import get_plan
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.text import encode_tokens
 
@@ -90,10 +91,9 @@ def test_a_real_block_of_the_published_width() -> None:
     layout = SceneLayout((226,) * 2, (96,) * 2)
 
     def arguments(device: str) -> tuple[Any, ...]:
-        shapes = ((1, layout.num_video_tokens, 3072), (1, layout.num_text_tokens, 3072), (1, 2, 512))
-        tensors = (torch.zeros(shape, device=device) for shape in shapes)
-        rotary = tuple(torch.zeros(layout.num_video_tokens, 64, device=device) for _ in range(2))
-        return (*tensors, layout, published._plan.groups(layout), rotary)
+        tensors = (torch.zeros(shape, device=device) for shape in ((1, layout.num_tokens, 3072), (1, 2, 512)))
+        rotary = tuple(torch.zeros(layout.num_tokens, 64, device=device) for _ in range(2))
+        return (*tensors, layout.segment_lengths, get_plan("symmetric").pattern(layout), rotary)
 
     on_cpu = arguments("cpu")
     real = allocated(lambda: real_block(*on_cpu))

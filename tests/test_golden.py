@@ -10,10 +10,11 @@ from torch import Tensor
 
 import tiny
 from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel, SceneLayout
-from mask2dit.attention import SceneAttention
+from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
 from mask2dit.latents import decode_latents, encode_frames
+from mask2dit.merged_attention import MergedAttnProcessor
 from mask2dit.plans import get_plan
-from mask2dit.rope import rotary_table
+from mask2dit.rope import joint_table, rotary_table
 from mask2dit.training.objective import scene_loss
 from reference import dense_mask
 
@@ -57,7 +58,9 @@ def test_forward_with_every_value_on_the_way(name: str, transformer: Mask2DiTTra
     for index, block in enumerate(transformer.transformer_blocks):
         hooks.append(
             block.register_forward_hook(
-                lambda _, __, output, index=index: taps.update({f"block{index}.video": output[0], f"block{index}.text": output[1]})
+                lambda _, __, joint, index=index: taps.update(
+                    {f"block{index}.text": joint[:, : 6 * num_scenes], f"block{index}.video": joint[:, 6 * num_scenes :]}
+                )
             )
         )
     transformer.set_attention_plan(case["plan"])
@@ -80,12 +83,16 @@ def test_forward_with_every_value_on_the_way(name: str, transformer: Mask2DiTTra
         check_near(taps[key], value)
 
 
+@pytest.mark.parametrize("processor", [GroupedAttnProcessor, MergedAttnProcessor])
 @torch.no_grad()
-def test_attention_of_block_0(transformer: Mask2DiTTransformer3DModel) -> None:
+def test_attention_of_block_0(transformer: Mask2DiTTransformer3DModel, processor: type[SceneAttnProcessor]) -> None:
     vectors = tiny.golden("attention_block0")
     attn = transformer.transformer_blocks[0].attn1
-    groups = get_plan("symmetric").groups(layout_of(3))
-    video, text = attn(vectors["video_in"], vectors["text_in"], groups, (vectors["rope_cos"], vectors["rope_sin"]))
+    layout = layout_of(3)
+    attn.set_processor(processor())
+    joint = torch.cat([vectors["text_in"], vectors["video_in"]], dim=1)
+    table = joint_table((vectors["rope_cos"], vectors["rope_sin"]), layout.num_text_tokens)
+    text, video = attn(joint, get_plan("symmetric").pattern(layout), table).split([layout.num_text_tokens, layout.num_video_tokens], dim=1)
     check_near(video, vectors["video_out"])
     check_near(text, vectors["text_out"])
 
@@ -108,10 +115,8 @@ def test_measured_attention_rows(num_scenes: int) -> None:
         layer.weight.copy_(torch.eye(width))
     attn.to_out[0].bias.zero_()
     joint = torch.eye(size, width)[None]
-    num_text = layout.num_text_tokens
-    rotary = torch.ones(layout.num_video_tokens, width), torch.zeros(layout.num_video_tokens, width)
-    video, text = attn(joint[:, num_text:], joint[:, :num_text], get_plan("symmetric").groups(layout), rotary)
-    check_near(torch.cat([text, video], dim=1)[0, :, :size], vectors[f"attn_rows_{num_scenes}scene"])
+    rows = attn(joint, get_plan("symmetric").pattern(layout), None)
+    check_near(rows[0, :, :size], vectors[f"attn_rows_{num_scenes}scene"])
 
 
 def test_rotary_table_of_the_released_size_is_exact() -> None:

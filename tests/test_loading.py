@@ -17,7 +17,8 @@ import mask2dit.loading
 import tiny
 from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel, load_pipeline
 from mask2dit.errors import InputError, ModelError
-from mask2dit.loading import builtin_model
+from mask2dit.loading import builtin_adapters, builtin_model
+from mask2dit.memory import MemoryMode
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 PROJECTION = "patch_embed.proj.weight"
@@ -185,6 +186,19 @@ def test_the_name_of_the_folder_means_nothing(folder: Path) -> None:
 
 def test_the_built_in_model_is_in_the_package() -> None:
     assert builtin_model().parts[-3:] == ("mask2dit", "weights", "playhouse")
+
+
+def test_the_built_in_model_has_adapters_for_the_context_blind_plan() -> None:
+    own, plain = load_pipeline(plan="context-blind"), load_pipeline()
+    names = {name for name in own.transformer.state_dict() if ".lora_" in name}
+    assert names and not any(".lora_" in name for name in plain.transformer.state_dict())
+    assert own.transformer.is_context_blind and own.fingerprint() != plain.fingerprint()
+    assert load_pipeline(plan="context-blind", lora=builtin_adapters("context-blind")).fingerprint() == own.fingerprint()
+
+
+def test_weights_that_change_are_not_compiled(model_folder: Path) -> None:
+    with pytest.raises(InputError, match="compile: got weights fp8-storage, which become others while a block computes, expected plain"):
+        load_pipeline(model_folder, compile=True, memory=MemoryMode(weights="fp8-storage"))
 
 
 # What does not load

@@ -28,6 +28,7 @@ from mask2dit.memory import (
     count_needs,
     eligible_layers,
     modes,
+    multiplies_bfloat16,
     parse_bytes,
 )
 from mask2dit.video_shape import Compression, VideoShape
@@ -41,7 +42,7 @@ EXACT = [
     MemoryMode(text_first=True, offload="disk"),
 ]
 # The largest error of latents, as a share of their spread, on the built-in model (8 bits keep 2 to 3 digits of a weight).
-APPROXIMATE = {"fp8-storage": 0.15, "fp8": 0.15, "int8": 0.05}
+APPROXIMATE = {"bf16": 0.05, "fp8-storage": 0.15, "fp8": 0.15, "int8": 0.05}
 TILED_VAE = 0.02  # mean difference of pixels in 0..1
 
 
@@ -53,6 +54,12 @@ def film(pipeline: Mask2DiTPipeline, **options: object) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def plain(model_folder: Path) -> torch.Tensor:
     return film(load_pipeline(model_folder))
+
+
+@pytest.fixture
+def bfloat16_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that multiplies it fast."""
+    monkeypatch.setattr("mask2dit.memory.multiplies_bfloat16", lambda _: True)
 
 
 # Every mode gives the film of the plain one
@@ -73,6 +80,7 @@ def test_the_name_of_the_weights_is_the_same_however_they_are_kept(offload: str,
     assert named == {load_pipeline(model_folder).fingerprint()}
 
 
+@pytest.mark.usefixtures("bfloat16_pays")
 @pytest.mark.parametrize("weights", APPROXIMATE)
 @pytest.mark.parametrize("offload", ["none", "model", "group", "disk"])
 def test_weights_in_8_bits_stay_close(weights: str, offload: str) -> None:
@@ -169,14 +177,22 @@ def test_captions_given_at_once_are_encoded_alone(model_folder: Path, plain: tor
     assert torch.equal(film(pipeline), plain) and len(counted_encoder) == 4
 
 
-def test_weights_are_kept_in_8_bits(model_folder: Path) -> None:
+@pytest.mark.usefixtures("bfloat16_pays")
+def test_weights_are_kept_in_fewer_bits(model_folder: Path) -> None:
     for weights in WEIGHTS[1:]:
         transformer = load_pipeline(model_folder, memory=MemoryMode(weights=weights)).transformer
         layers = eligible_layers(transformer)
         assert len(layers) == 3 * 6  # blocks × (q, k, v, out, two of the feed-forward)
         kept = [getattr(layer.weight, "qdata", layer.weight) for layer in layers]
-        assert {value.element_size() for value in kept} == {1}
+        assert {value.element_size() for value in kept} == {2 if weights == "bf16" else 1}
         assert transformer.dtype == torch.float32  # what is computed in
+
+
+def test_bfloat16_is_taken_where_it_pays(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert multiplies_bfloat16(64) in (True, False)  # whatever this processor is
+    monkeypatch.setattr("mask2dit.memory.multiplies_bfloat16", lambda _: False)
+    with pytest.raises(InputError, match=r"--weights bf16: this processor multiplies bfloat16 no faster than float32, so .*; use plain"):
+        load_pipeline(model_folder, memory=MemoryMode(weights="bf16"))
 
 
 def test_fp8_needs_a_device_that_has_it(model_folder: Path) -> None:
@@ -221,8 +237,9 @@ def test_arithmetic_of_all_blocks_follows_from_two() -> None:
     assert counted == whole
 
 
+@pytest.mark.usefixtures("bfloat16_pays")
 @pytest.mark.parametrize("weights", WEIGHTS[1:])
-def test_weights_of_8_bits_are_counted_as_they_are(weights: str) -> None:
+def test_weights_of_fewer_bits_are_counted_as_they_are(weights: str) -> None:
     counted = needs().quantized[weights]
     transformer = tiny.pipeline().transformer
     apply_weights(transformer, weights, torch.device("cpu"))
@@ -262,7 +279,7 @@ LARGE = Needs(  # about 5B's
     transformer=part(10, 0.25, 5),
     vae=part(0.4, 0.4, 15),
     tiled_vae_bytes=4 * GIB,
-    quantized={"plain": 10 * GIB, "fp8-storage": 5 * GIB, "fp8": 5 * GIB, "int8": 5 * GIB},
+    quantized={"plain": 10 * GIB, "bf16": 10 * GIB, "fp8-storage": 5 * GIB, "fp8": 5 * GIB, "int8": 5 * GIB},
 )
 
 

@@ -154,6 +154,7 @@ def pipeline(seed: int = 0) -> Mask2DiTPipeline:
         negative_prompt="",
     )
     made.set_progress_bar_config(disable=True)
+    made.transformer.set_attention()  # as load_pipeline does
     return made
 
 

@@ -5,6 +5,6 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 
 
 def register_cached_block(block: type[torch.nn.Module]) -> None:
-    """Let diffusers' step caches (first-block cache) wrap a block that returns (hidden_states, encoder_hidden_states)."""
-    metadata = TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=1)
+    """Let diffusers' step caches (first-block cache) wrap a block that returns the joint sequence."""
+    metadata = TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None)
     TransformerBlockRegistry.register(model_class=block, metadata=metadata)

@@ -1,10 +1,11 @@
 """Attention over all scenes at once, exact and without a mask.
 
-`SceneAttention` holds CogVideoX's projections; its processor computes the softmax of each group of a plan with whatever kernel diffusers
-dispatches to. Who may meet whom is decided in plans.
+`SceneAttention` holds CogVideoX's projections; its processor computes the softmax of a plan. Who may meet whom is decided in plans. Three
+processors compute the same: "grouped" calls whatever kernel diffusers dispatches to, once for each group of a plan; "merged" (module
+merged_attention) needs few calls, whatever the number of scenes; "flex" (module flex_attention) compiles one kernel for the plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
@@ -12,13 +13,16 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
-from mask2dit.plans import AttentionGroup
+from mask2dit.plans import AttentionPattern
+from mask2dit.sequence_parallel import SequenceParallel
 
 QK_NORM_EPS = 1e-6  # not the blocks' norm_eps: so are the released weights
 
+KeyValueHook = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-class GroupedAttnProcessor:
-    """One softmax per group of the plan; the keys of one group are gathered at a time."""
+
+class SceneAttnProcessor:
+    """What all processors do around the softmax; `attend` is theirs."""
 
     _attention_backend: AttentionBackendName | None = None
     _parallel_config = None
@@ -27,37 +31,46 @@ class GroupedAttnProcessor:
         self,
         attn: "SceneAttention",
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        groups: tuple[AttentionGroup, ...],
+        pattern: AttentionPattern,
         image_rotary_emb: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:
-        num_text_tokens = encoder_hidden_states.shape[1]
-        joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)  # [B, N, D]
-        query, key, value = (torch.unflatten(states, 2, (attn.heads, -1)) for states in attn.project(joint))  # [B, N, h, d]
-        query = _rotate_video(attn.norm_q(query), image_rotary_emb, num_text_tokens)
-        key = _rotate_video(attn.norm_k(key), image_rotary_emb, num_text_tokens)
+        context: KeyValueHook | None = None,
+    ) -> Tensor:
+        query, key, value = (torch.unflatten(states, 2, (attn.heads, -1)) for states in attn.project(hidden_states))  # [B, N, h, d]
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        if image_rotary_emb is not None:
+            query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)  # in float32
+            key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        sequence = attn.sequence
+        if sequence is not None:  # from here on all tokens, and this process's heads
+            query, key, value = sequence.to_heads((query, key, value), pattern.num_queries)
+        if context is not None:
+            key, value = context(key, value)
+        attended = self.attend(query, key, value, pattern)  # [B, N, h, d]
+        if sequence is not None:
+            attended = sequence.to_tokens(attended)
+        attended = attn.to_out[0](attended.flatten(2, 3))
+        return attn.to_out[1](attended)  # type: ignore[no-any-return]
 
-        joint = self._attend(query, key, value, groups)  # [B, N, h, d]
-        joint = attn.to_out[0](joint.flatten(2, 3))
-        joint = attn.to_out[1](joint)
-        return joint[:, num_text_tokens:], joint[:, :num_text_tokens]
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+        """Softmax attention; query [B, N, h, d], key and value [B, M, h, d] → [B, N, h, d]."""
+        raise NotImplementedError
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, groups: tuple[AttentionGroup, ...]) -> Tensor:
-        positions: list[slice] = []
+    def dispatch(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """One softmax over all keys, by the kernel that was set for the model."""
+        options = {"backend": self._attention_backend, "parallel_config": self._parallel_config}
+        return dispatch_attention_fn(query, key, value, **options)  # type: ignore[no-any-return]
+
+
+class GroupedAttnProcessor(SceneAttnProcessor):
+    """One softmax per group of the plan; the keys of one group are gathered at a time."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
+        """See the base class."""
         pieces: list[Tensor] = []
-        for group in groups:
-            attended = dispatch_attention_fn(
-                _gather(query, group.queries),
-                _gather(key, group.keys),
-                _gather(value, group.keys),
-                backend=self._attention_backend,
-                parallel_config=self._parallel_config,
-            )
-            lengths = [segment.stop - segment.start for segment in group.queries]
-            positions += group.queries
-            pieces += attended.split(lengths, dim=1)
-        order = sorted(range(len(positions)), key=lambda index: positions[index].start)
-        return torch.cat([pieces[index] for index in order], dim=1)
+        for group in pattern.groups:
+            attended = self.dispatch(_gather(query, group.queries), _gather(key, group.keys), _gather(value, group.keys))
+            pieces += torch.split(attended, [segment.stop - segment.start for segment in group.queries], dim=1)
+        return torch.cat([pieces[index] for index in pattern.order], dim=1) if len(pieces) > 1 else pieces[0]
 
 
 class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
@@ -77,7 +90,8 @@ class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
         self.norm_q = nn.LayerNorm(head_dim, eps=QK_NORM_EPS)
         self.norm_k = nn.LayerNorm(head_dim, eps=QK_NORM_EPS)
         self.to_out = nn.ModuleList([nn.Linear(heads * head_dim, dim), nn.Dropout(0.0)])
-        self.processor = GroupedAttnProcessor()
+        self.processor: SceneAttnProcessor = GroupedAttnProcessor()
+        self.sequence: SequenceParallel | None = None
 
     def project(self, joint: Tensor) -> Sequence[Tensor]:
         """[B, N, D] → query, key, value, each [B, N, h·d]; one matmul after `fuse_projections`."""
@@ -88,20 +102,16 @@ class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        groups: tuple[AttentionGroup, ...],
+        pattern: AttentionPattern,
         image_rotary_emb: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Video [B, ΣV, D] and text [B, ΣL, D] → the same two, attended."""
-        return self.processor(self, hidden_states, encoder_hidden_states, groups, image_rotary_emb)
+        context: KeyValueHook | None = None,
+    ) -> Tensor:
+        """The joint sequence [B, N, D] → the same, attended.
 
-
-def _rotate_video(states: Tensor, image_rotary_emb: tuple[Tensor, Tensor] | None, num_text_tokens: int) -> Tensor:
-    """Rotate the video part of [B, N, h, d], if there is a table; it is applied in float32."""
-    if image_rotary_emb is None:
-        return states
-    video = apply_rotary_emb(states[:, num_text_tokens:], image_rotary_emb, sequence_dim=1)
-    return torch.cat([states[:, :num_text_tokens], video], dim=1)
+        image_rotary_emb: (cos, sin), each [N, d], that turn nothing for text. context: given the new keys and values [B, N, h, d], returns
+        those to attend to, of as many tokens as the pattern has keys.
+        """
+        return self.processor(self, hidden_states, pattern, image_rotary_emb, context)
 
 
 def _gather(states: Tensor, positions: tuple[slice, ...]) -> Tensor:

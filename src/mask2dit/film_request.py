@@ -6,9 +6,11 @@ Owns the order of precedence (scene, then argument, then model) and the checks o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from mask2dit.errors import InputError
+from mask2dit.solvers import check_solver, make_scheduler
+from mask2dit.step_caches import read_step_cache, words_of
 from mask2dit.storyboard import Scene, Storyboard
 from mask2dit.video_shape import Compression, VideoShape, num_frames_for
 
@@ -37,6 +39,39 @@ class ModelValues:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortcuts:
+    """Fewer and cheaper steps, checked; all None is the model's own scheduler with nothing left out.
+
+    `solver`: a name of solvers. `guidance_interval`: the share of the run (0 is pure noise, 1 is clean) in which negative prompts count
+    (arXiv 2404.07724); in the rest, captions alone. `step_cache`: see step_caches; written with its number.
+    """
+
+    solver: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    step_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        check_solver(self.solver)
+        if self.guidance_interval is not None:
+            _check_interval(self.guidance_interval)
+        if self.step_cache is not None:
+            object.__setattr__(self, "step_cache", words_of(read_step_cache(self.step_cache)))
+
+    def guides(self, step: int, num_steps: int) -> bool:
+        """Whether negative prompts count in a step, from 0."""
+        start, end = self.guidance_interval or (0.0, 1.0)
+        return start <= step / num_steps < end
+
+
+def _check_interval(interval: tuple[float, float]) -> None:
+    if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
+        raise InputError(
+            f"guidance interval: got {'-'.join(f'{each:g}' for each in interval)}, expected two shares of the run from 0 to 1, the smaller "
+            "one first; use for example 0.0-0.6"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FilmRequest:
     """Every number of one film; tuples have one entry per scene. Without a storyboard there are no captions."""
 
@@ -46,6 +81,7 @@ class FilmRequest:
     num_inference_steps: int
     shape: VideoShape
     fps: int
+    shortcuts: Shortcuts = Shortcuts()
 
     @property
     def num_scenes(self) -> int:
@@ -72,6 +108,15 @@ class FilmRequest:
         """Whether any scene needs the negative branch."""
         return max(self.guidance_scale) > 1
 
+    @property
+    def num_guided_steps(self) -> int:
+        """Steps in which the negative branch is computed, too."""
+        return sum(self.guides(step) for step in range(self.num_inference_steps))
+
+    def guides(self, step: int) -> bool:
+        """Whether the negative branch is computed in a step, from 0."""
+        return self.is_guided and self.shortcuts.guides(step, self.num_inference_steps)
+
     def effective_guidance(self, scene: int) -> float:
         """A scene's scale; 1 or less means the caption's prediction alone."""
         return max(self.guidance_scale[scene], 1.0)
@@ -87,6 +132,7 @@ def resolve_request(
     guidance_scale: PerScene[float],
     negative_prompt: str | None,
     num_scenes: int | None,
+    shortcuts: Shortcuts | None = None,
 ) -> FilmRequest:
     """Resolve and check; see `Mask2DiTPipeline.check`."""
     board = _as_storyboard(storyboard)
@@ -121,7 +167,16 @@ def resolve_request(
             compression=values.compression,
         ),
         fps=values.fps,
+        shortcuts=shortcuts or Shortcuts(),
     )
+
+
+def check_steps(request: FilmRequest, scheduler: Any) -> None:
+    """Raise InputError for more steps than the model's own scheduler has, or a solver that does not go with it."""
+    limit = int(scheduler.config.num_train_timesteps)
+    if request.num_inference_steps > limit:
+        raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {limit}")
+    make_scheduler(request.shortcuts.solver, scheduler)
 
 
 def _as_storyboard(storyboard: Storyboard | Sequence[str] | None) -> Storyboard | None:

@@ -19,8 +19,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mask2dit.compiling import compile_blocks
 from mask2dit.errors import InputError, ModelError, one_line
-from mask2dit.film_request import FilmRequest, resolve_request
+from mask2dit.film_request import FilmRequest, check_steps, resolve_request
 from mask2dit.hub import LORA_FILE, fetch_lora, fetch_model, is_hub_id
 from mask2dit.latents import use_tiles
 from mask2dit.memory import Choice, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
@@ -54,6 +55,11 @@ def builtin_model() -> Path:
     return Path(str(files("mask2dit") / "weights" / "playhouse"))
 
 
+def builtin_adapters(plan: str | None) -> Path | None:
+    """The folder of the adapters that the built-in model needs for a plan; None where it needs none."""
+    return Path(str(files("mask2dit") / "weights" / f"playhouse-{plan}")) if plan == "context-blind" else None
+
+
 def find_model(model: str | Path | None, *, revision: str | None = None, offline: bool = False) -> Path:
     """The folder of a model: None for the built-in one, a folder, or a Hub id, which is downloaded where it is not in the cache.
 
@@ -79,6 +85,8 @@ def load_pipeline(
     model: str | Path | None = None,
     *,
     plan: str | None = None,
+    attention: str = "auto",
+    compile: bool = False,
     lora: str | Path | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -91,7 +99,10 @@ def load_pipeline(
 ) -> Mask2DiTPipeline:
     """Load a pipeline: None for the built-in model, else a model folder in diffusers' layout, or a Hub id such as "qth/Mask2DiT".
 
-    plan: an attention plan's name, None for the model's own. lora: adapters in diffusers' format: a folder, a file, or a Hub id. device:
+    plan: an attention plan's name, None for the model's own; for context-blind, the built-in model has adapters, taken unless there are
+    others. attention: how it is computed, which changes nothing but speed: "auto",
+    "grouped", "merged" or "flex". compile: compile the transformer's blocks (with torch.compile, at the first step of every new layout of
+    scenes), exact but for rounding. lora: adapters in diffusers' format: a folder, a file, or a Hub id. device:
     None leaves it on the CPU. dtype: None is the weights' own format for large models, float32 for small ones. memory: a limit such as
     "12GiB" on the device, for the model's own window and size, or a MemoryMode; None keeps everything on the device. captions: the film's,
     with its negative prompts; where the mode lets the text encoder go, they are encoded before anything else is loaded, and without them
@@ -105,6 +116,8 @@ def load_pipeline(
     if isinstance(memory, str):
         memory = choose_memory(folder, parse_bytes(memory), device=place, dtype=dtype, inp=inp, ahead=captions is not None)
     mode = memory.mode if isinstance(memory, Choice) else memory or MemoryMode()
+    if compile and mode.weights == "fp8-storage":
+        raise InputError("compile: got weights fp8-storage, which become others while a block computes, expected plain, bf16, fp8 or int8")
     options: dict[str, Any] = {"text_encoder": None} if mode.text_first else {}
     options["window"] = load_values(folder)["window"]  # published single-scene folders do not say it themselves
     side = _text_side(folder, mode, place, dtype, prompt_cache)
@@ -114,11 +127,16 @@ def load_pipeline(
     pipeline = _load_networks(folder, dtype, inp=inp, **options)
     if plan is not None:
         pipeline.transformer.set_attention_plan(plan)
+    if lora is None and folder == builtin_model():
+        lora = builtin_adapters(plan)
     if lora is not None:
         _load_lora(pipeline, lora, offline=offline)
     pipeline.memory = memory if isinstance(memory, Choice) else None
     pipeline.text_side = side
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.transformer.set_attention(attention, place)
+    if compile:
+        compile_blocks(pipeline.transformer, place, "leave it out")
     arrange(pipeline, mode, place)
     return pipeline
 
@@ -153,13 +171,11 @@ def choose_memory(
 def check_film(folder: Path, storyboard: Storyboard, **asked: Any) -> FilmRequest:
     """`Mask2DiTPipeline.check` for a folder that `check_model_folder` has passed: what a film will be, before any weights are loaded.
 
-    asked: height, width, num_frames, num_inference_steps, guidance_scale, negative_prompt; None or left out is the model's own.
+    asked: height, width, num_frames, num_inference_steps, guidance_scale, negative_prompt, shortcuts; None or left out is the model's own.
     """
-    names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale", "negative_prompt")
+    names = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale", "negative_prompt", "shortcuts")
     request = resolve_request(storyboard, model_values(folder), **{name: asked.get(name) for name in names}, num_scenes=None)
-    limit = int(load_component(folder, "scheduler").config.num_train_timesteps)
-    if request.num_inference_steps > limit:
-        raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {limit}")
+    check_steps(request, load_component(folder, "scheduler"))
     if "tokenizer" in read_index(folder):
         length = load_config(folder, "transformer")["max_text_seq_length"]
         check_captions(request.captions, request.negative_prompts, load_component(folder, "tokenizer"), length)

@@ -5,6 +5,7 @@ the fastest to the smallest; weights in 8 bits change the film a little, so they
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
@@ -20,9 +21,9 @@ from mask2dit.latents import decode_latents, use_tiles
 from mask2dit.text import encode_tokens
 from mask2dit.video_shape import VideoShape
 
-Weights = Literal["plain", "fp8-storage", "fp8", "int8"]
+Weights = Literal["plain", "bf16", "fp8-storage", "fp8", "int8"]
 Offload = Literal["none", "model", "group", "disk"]
-WEIGHTS: tuple[Weights, ...] = ("plain", "fp8-storage", "fp8", "int8")
+WEIGHTS: tuple[Weights, ...] = ("plain", "bf16", "fp8-storage", "fp8", "int8")
 
 GIB = 2**30
 UNITS = {"gib": GIB, "g": GIB, "gb": 10**9, "mib": 2**20, "m": 2**20, "mb": 10**6}
@@ -31,6 +32,7 @@ SPARE = 0.1  # of what is made on the way: workspaces of kernels, and what the a
 BLOCKS_AT_HAND = 2  # with group offload: the block that computes, and the next one
 PINNED = 2  # memory that a stream copies from is handed out in powers of two, so it may be almost twice what it holds
 FLOAT8 = torch.float8_e4m3fn
+BF16_TRIAL = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,9 @@ class MemoryMode:
 
     `text_first`: the text encoder is loaded when a caption needs it and is let go before the transformer computes. `offload`: what waits
     elsewhere: whole networks in main memory ("model"), or the transformer's blocks in main memory ("group") or on disk ("disk").
-    `tiled_vae`: frames are decoded in overlapping tiles. `weights`: the transformer's linear layers as they are, stored in 8-bit floats and
-    computed as ever ("fp8-storage"), or in torchao's 8-bit weights ("fp8", "int8").
+    `tiled_vae`: frames are decoded in overlapping tiles. `weights`: the transformer's linear layers as they are, stored and multiplied in
+    bfloat16 ("bf16": faster on CPUs that have it), stored in 8-bit floats and computed as ever ("fp8-storage"), or in torchao's 8-bit
+    weights ("fp8", "int8").
     """
 
     text_first: bool = False
@@ -58,6 +61,7 @@ class MemoryMode:
         parts += ["VAE in tiles"] if self.tiled_vae else []
         parts += {
             "plain": [],
+            "bf16": ["linear layers in bfloat16 (approximate)"],
             "fp8-storage": ["transformer stored in 8-bit floats (approximate)"],
             "fp8": ["8-bit floating-point weights (approximate)"],
             "int8": ["8-bit integer weights (approximate)"],
@@ -163,7 +167,7 @@ def modes(device: str, weights: Weights = "plain") -> tuple[MemoryMode, ...]:
             MemoryMode(text_first=True, tiled_vae=True, offload="model"),
             MemoryMode(text_first=True, tiled_vae=True, offload="group"),
         ]
-    if weights in ("plain", "fp8-storage"):  # torchao's tensors cannot be written to the files that the offload uses
+    if weights in ("plain", "bf16", "fp8-storage"):  # torchao's tensors cannot be written to the files that the offload uses
         ladder.append(MemoryMode(text_first=True, tiled_vae=True, offload="disk"))
     return tuple(replace(mode, weights=weights) for mode in ladder)
 
@@ -279,8 +283,9 @@ def _weight_bytes(transformer: Any, weights: Weights) -> int:
     total = _bytes(transformer)
     for layer in eligible_layers(transformer) if weights != "plain" else ():
         size = layer.weight.element_size()
-        if weights == "fp8-storage":
-            total -= (layer.weight.numel() + (layer.bias is not None) * layer.out_features) * (size - 1)
+        if weights in ("bf16", "fp8-storage"):
+            kept = min(size, 2 if weights == "bf16" else 1)
+            total -= (layer.weight.numel() + (layer.bias is not None) * layer.out_features) * (size - kept)
         else:
             total -= layer.weight.numel() * (size - 1) - layer.out_features * size  # one scale for each row
     return total
@@ -293,8 +298,16 @@ def eligible_layers(transformer: Any) -> list[nn.Linear]:
 
 
 def apply_weights(transformer: Any, weights: Weights, device: torch.device) -> None:
-    """Keep the transformer's linear layers in 8 bits. Raises InputError where the device or the installation cannot."""
+    """Keep the transformer's linear layers in fewer bits. Raises InputError where the device or the installation cannot."""
     if weights == "plain":
+        return
+    if weights == "bf16":
+        if device.type == "cpu" and not multiplies_bfloat16(BF16_TRIAL):
+            raise InputError(
+                "--weights bf16: this processor multiplies bfloat16 no faster than float32, so nothing would be gained; use plain"
+            )
+        for layer in eligible_layers(transformer):
+            _compute_in_bfloat16(layer)
         return
     if weights in ("fp8-storage", "fp8"):
         try:
@@ -317,6 +330,26 @@ def apply_weights(transformer: Any, weights: Weights, device: torch.device) -> N
     chosen = {id(layer) for layer in eligible_layers(transformer)}
     config = Float8WeightOnlyConfig() if weights == "fp8" else Int8WeightOnlyConfig()
     quantize_(transformer, config, filter_fn=lambda layer, _: id(layer) in chosen)
+
+
+def multiplies_bfloat16(size: int) -> bool:
+    """Whether this processor multiplies matrices of `size` × `size` in bfloat16 faster than in float32: tried, for that says it surest."""
+    taken: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(5):
+        for dtype, times in taken.items():
+            matrix = torch.ones(size, size, dtype=dtype)
+            began = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - began)
+    return min(taken[torch.bfloat16]) < min(taken[torch.float32])
+
+
+def _compute_in_bfloat16(layer: nn.Linear) -> None:
+    """What goes in and what comes out has the layer's own format still."""
+    own = layer.weight.dtype
+    layer.to(torch.bfloat16)
+    layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(),))
+    layer.register_forward_hook(lambda _, inputs, output: output.to(own))
 
 
 def parse_bytes(text: str) -> int:

@@ -17,14 +17,19 @@ from diffusers.utils import BaseOutput
 from diffusers.video_processor import VideoProcessor
 from torch import Tensor
 
+from mask2dit.denoising import Denoising
 from mask2dit.errors import InputError
-from mask2dit.film_request import FilmRequest, ModelValues, PerScene, resolve_request
+from mask2dit.film_request import FilmRequest, ModelValues, PerScene, Shortcuts, check_steps, resolve_request
 from mask2dit.fingerprint import fingerprint
 from mask2dit.latents import Generators, decode_latents, draw_noise, encode_frames, generator_per_scene
 from mask2dit.memory import Choice
+from mask2dit.predictor import Film, Predictor
 from mask2dit.scene_layout import SceneLayout
+from mask2dit.solvers import make_scheduler
+from mask2dit.step_caches import caching, check_step_cache
 from mask2dit.stepper import DenoisingState, Stepper
 from mask2dit.storyboard import Storyboard
+from mask2dit.team import Team, TeamPredictor
 from mask2dit.text import TextSide, check_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import Compression, VideoShape, check_num_frames
@@ -93,8 +98,15 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         self.video_processor = VideoProcessor(vae_scale_factor=self.values.compression.spatial)
         self.text_side: TextSide | None = None  # set by load_pipeline, as the next two are
         self.memory: Choice | None = None
+        self.team: Team | None = None
+        """The processes that make this pipeline's films together; see `join_team`."""
         self.weights_digest: str | None = None
         """Of the weights as they were loaded, where they are out of reach later because they wait on disk."""
+
+    def join_team(self, team: Team) -> None:
+        """Make films with the other processes of a team from now on. Raises InputError where the heads do not divide by them."""
+        team.take(self.transformer)
+        self.team = team
 
     def save_pretrained(self, *arguments: Any, **options: Any) -> None:
         """As diffusers does it. Raises InputError while the weights wait on disk, for then they are not in the networks."""
@@ -132,6 +144,7 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         guidance_scale: PerScene[float] = None,
         negative_prompt: str | None = None,
         num_scenes: int | None = None,
+        shortcuts: Shortcuts | None = None,
     ) -> FilmRequest:
         """Resolve what is asked against the model's own values; draws and computes nothing.
 
@@ -139,11 +152,9 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         storyboard. Raises StoryboardError or InputError, naming the scene (from 1), what was got, what was expected and the remedy.
         """
         request = resolve_request(
-            storyboard, self.values, height, width, num_frames, num_inference_steps, guidance_scale, negative_prompt, num_scenes
+            storyboard, self.values, height, width, num_frames, num_inference_steps, guidance_scale, negative_prompt, num_scenes, shortcuts
         )
-        limit = self.scheduler.config.num_train_timesteps
-        if request.num_inference_steps > limit:
-            raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {limit}")
+        check_steps(request, self.scheduler)
         if self.tokenizer is not None:
             check_captions(request.captions, request.negative_prompts, self.tokenizer, self.max_text_seq_length)
         return request
@@ -196,6 +207,9 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         output_type: OutputType = "np",
         callback_on_step_end: StepCallback | None = None,
         resume: DenoisingState | None = None,
+        solver: str | None = None,
+        guidance_interval: tuple[float, float] | None = None,
+        step_cache: str | None = None,
     ) -> Mask2DiTPipelineOutput:
         """Make a film.
 
@@ -205,7 +219,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         generator: one, or one per scene. latents: initial noise of the whole film [1, F, C, H, W]. output_type: "np", "pt", "pil" or
         "latent".
         callback_on_step_end(pipeline, step, timestep, {"latents": [1, F, C, H, W], "state": DenoisingState}) may return other latents.
-        resume: such a state, of this very call, to go on from.
+        resume: such a state, of this very call, to go on from. solver, guidance_interval, step_cache: fewer and cheaper steps, as names and
+        shares of the run; see `Shortcuts`.
         Raises StoryboardError or InputError before anything is computed.
         """
         known = dict(known_scenes or {})
@@ -219,13 +234,15 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
             guidance_scale=guidance_scale,
             negative_prompt=negative_prompt,
             num_scenes=num_scenes,
+            shortcuts=Shortcuts(solver, guidance_interval, step_cache),
         )
         self._check_given(storyboard, known)
         shapes = self._scene_shapes(request, known)
         if resume is not None and [tuple(scene.shape) for scene in resume.latents] != shapes:
             raise InputError(f"resume: got {len(resume.latents)} scenes of other shapes, expected those of this call; leave it out")
         self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
-        for remark in self._outside_training(request, known):
+        check_step_cache(request.shortcuts.step_cache, self.transformer, self.team.size if self.team else 1)
+        for remark in self._remarks(request, known, resume):
             warnings.warn(remark, stacklevel=3)  # torch.no_grad is one frame
         try:
             if prompt_embeds is None:
@@ -247,9 +264,14 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
                     "read and encode it (encode_scene), or make a film folder, which does"
                 )
 
-    def _outside_training(self, request: FilmRequest, known: Mapping[int, Tensor]) -> list[str]:
-        """What is asked that the weights have not seen; it is done all the same."""
+    def _remarks(self, request: FilmRequest, known: Mapping[int, Tensor], resume: DenoisingState | None) -> list[str]:
+        """What is asked that the weights have not seen, or that comes out in another way; it is done all the same."""
         remarks = []
+        if resume is not None and request.shortcuts.step_cache is not None:
+            remarks.append(
+                f"step cache {request.shortcuts.step_cache}: starts empty where the denoising goes on, so this film may differ a little "
+                "from one that was never interrupted"
+            )
         if request.num_scenes > self.values.window:
             remarks.append(
                 f"{request.num_scenes} scenes are more than the {self.values.window} that this model was trained on at once; "
@@ -276,37 +298,37 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
     ) -> list[Tensor]:
         """The loop over timesteps; scenes are clean or noisy latents [F_s, C, H, W], and known ones leave as they came."""
         device, dtype = self._execution_device, self.transformer.dtype
-        embeds = [prompt_embeds] if negative_prompt_embeds is None or not request.is_guided else [prompt_embeds, negative_prompt_embeds]
-        branches = [rows.to(device, dtype).flatten(0, 1)[None] for rows in embeds]  # [1, S·L, E]
-        lengths = [len(scene) for scene in scenes]
-        patch = self.values.compression.patch
-        rows, columns = scenes[0].shape[-2] // patch, scenes[0].shape[-1] // patch
-        layout = SceneLayout((prompt_embeds.shape[1],) * len(scenes), tuple(count * rows * columns for count in lengths))
-        rotary = self.transformer.rotary_table(sum(lengths), (rows, columns), device)
-
-        self.scheduler.set_timesteps(request.num_inference_steps, device=device)
-        stepper = Stepper(self.scheduler, generator_per_scene(generator, len(scenes)), resume)
-        done = resume.step if resume else 0
-        for step, t in enumerate(self.progress_bar(self.scheduler.timesteps[done:]), start=done):
-            timestep = torch.stack([t * 0 if s in known else t for s in range(len(scenes))])[None]  # [1, S]
-            joined = torch.cat(scenes)[None]
-            predictions = []
-            for name, captions in zip(("cond", "uncond"), branches, strict=False):
-                with self.transformer.cache_context(name):
-                    prediction = self.transformer(joined, captions, timestep, layout, image_rotary_emb=rotary, return_dict=False)[0]
-                predictions.append(prediction[0].float().split(lengths))  # float32 before guidance
-            for s in range(len(scenes)):
-                if s not in known:
-                    guided = predictions[0][s]
-                    if len(predictions) == 2:
-                        guided = predictions[1][s] + request.effective_guidance(s) * (guided - predictions[1][s])
-                    scenes[s] = stepper.step(guided, scenes[s], step, s)
-            if callback is not None:
+        embeds = {"cond": prompt_embeds}
+        if negative_prompt_embeds is not None and request.is_guided:
+            embeds["uncond"] = negative_prompt_embeds
+        branches = {name: rows.to(device, dtype).flatten(0, 1)[None] for name, rows in embeds.items()}  # [1, S·L, E]
+        scheduler = make_scheduler(request.shortcuts.solver, self.scheduler)
+        scheduler.set_timesteps(request.num_inference_steps, device=device)
+        stepper = Stepper(scheduler, generator_per_scene(generator, len(scenes)), resume)
+        predict = self._predictor(scenes, frozenset(known), branches)
+        lengths, done = [len(scene) for scene in scenes], resume.step if resume else 0
+        with caching(self.transformer, request.shortcuts.step_cache, request.num_inference_steps) as clock:
+            denoising = Denoising(request, predict, stepper, clock)
+            for step, t in enumerate(self.progress_bar(scheduler.timesteps[done:]), start=done):
+                scenes = denoising.step(scenes, t, step)
+                if callback is None:
+                    continue
                 changed = callback(self, step, t, {"latents": torch.cat(scenes)[None], "state": stepper.state(step + 1, scenes)}) or {}
                 if "latents" in changed:
                     pieces = changed["latents"][0].split(lengths)
                     scenes = [scenes[s] if s in known else piece for s, piece in enumerate(pieces)]
         return [known[s].to(device) if s in known else scene for s, scene in enumerate(scenes)]
+
+    def _predictor(self, scenes: Sequence[Tensor], known: frozenset[int], branches: Mapping[str, Tensor]) -> Predictor:
+        """What predicts this film, here or in the team's processes."""
+        patch = self.values.compression.patch
+        grid = (scenes[0].shape[-2] // patch, scenes[0].shape[-1] // patch)
+        lengths = tuple(len(scene) for scene in scenes)
+        layout = SceneLayout((self.max_text_seq_length,) * len(scenes), tuple(count * grid[0] * grid[1] for count in lengths))
+        film, device = Film(branches, layout, lengths, grid, known), self._execution_device
+        if self.team is None:
+            return Predictor(self.transformer, film, device)
+        return TeamPredictor(self.transformer, film, device, self.team)
 
     def _start(
         self,

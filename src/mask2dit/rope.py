@@ -34,6 +34,15 @@ def rotary_table(
     return angles.cos().to(device), angles.sin().to(device)
 
 
+def joint_table(table: tuple[Tensor, Tensor] | None, num_text_tokens: int) -> tuple[Tensor, Tensor] | None:
+    """A table of the video tokens, with rows before them that turn nothing, for text: (cos, sin), each [ΣL + ΣV, head_dim]."""
+    if table is None:
+        return None
+    cos, sin = table
+    shape = (num_text_tokens, cos.shape[1])
+    return torch.cat([cos.new_ones(shape), cos]), torch.cat([sin.new_zeros(shape), sin])
+
+
 def _region(grid: tuple[int, int], base_grid: tuple[int, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Where the grid lies in the base grid: (count, start, length) for rows and for columns."""
     (height, width), (base_height, base_width) = grid, base_grid

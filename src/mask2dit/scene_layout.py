@@ -48,6 +48,11 @@ class SceneLayout:
         """Length of the joint sequence."""
         return self.num_text_tokens + self.num_video_tokens
 
+    @property
+    def segment_lengths(self) -> tuple[int, ...]:
+        """Tokens of each segment in the order of the joint sequence: the captions, then the videos."""
+        return self.text_lengths + self.video_lengths
+
     def text(self, scene: int) -> slice:
         """Positions of one scene's caption in the joint sequence."""
         stop = sum(self.text_lengths[: scene + 1])
@@ -68,3 +73,13 @@ def join_slices(slices: Sequence[slice]) -> tuple[slice, ...]:
         else:
             joined.append(piece)
     return tuple(joined)
+
+
+def subtract_slices(slices: Sequence[slice], others: Sequence[slice]) -> tuple[slice, ...]:
+    """The positions of `slices` that are in none of `others`, in ascending order."""
+    left = list(slices)
+    for other in others:
+        pieces = [(piece.start, min(piece.stop, other.start)) for piece in left]
+        pieces += [(max(piece.start, other.stop), piece.stop) for piece in left]
+        left = [slice(start, stop) for start, stop in pieces if start < stop]
+    return join_slices(left)

@@ -4,9 +4,11 @@ Read `Mask2DiTTransformer3DModel.forward` first: it shows the whole. What differ
 (modulation) and that attention follows a plan (plans, attention). With one scene it is CogVideoX, bit for bit.
 """
 
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin, FeedForward
@@ -19,16 +21,19 @@ from torch import Tensor, nn
 
 from mask2dit._diffusers_private import register_cached_block
 from mask2dit.attention import SceneAttention
+from mask2dit.attention_backends import BACKENDS, choose_attention
+from mask2dit.context_cache import ContextCache, LayerContext
 from mask2dit.errors import InputError, ModelError
-from mask2dit.modulation import SceneAdaLayerNorm, SceneLayerNormZero, gated
-from mask2dit.plans import AttentionGroup, get_plan
-from mask2dit.rope import rotary_table
+from mask2dit.modulation import SceneAdaLayerNorm, SceneLayerNormZero, add_gated
+from mask2dit.plans import AttentionPattern, get_plan
+from mask2dit.rope import joint_table, rotary_table
 from mask2dit.scene_layout import SceneLayout
+from mask2dit.sequence_parallel import SequenceParallel
 from mask2dit.sinusoidal import Tables, add_positions, sinusoidal_tables
 
 
 class Mask2DiTBlock(nn.Module):
-    """Attention, then feed-forward, over the text and the video of all scenes."""
+    """Attention, then feed-forward, over the joint sequence: the text of all scenes, then their video."""
 
     def __init__(
         self,
@@ -51,24 +56,17 @@ class Mask2DiTBlock(nn.Module):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
         temb: Tensor,
-        layout: SceneLayout,
-        groups: tuple[AttentionGroup, ...],
+        lengths: tuple[int, ...],
+        pattern: AttentionPattern,
         image_rotary_emb: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Video [B, ΣV, D], text [B, ΣL, D], temb [B, S, time_embed_dim] → video, text."""
-        video, text, gate, text_gate = self.norm1(hidden_states, encoder_hidden_states, temb, layout)
-        video, text = self.attn1(video, text, groups, image_rotary_emb)
-        hidden_states = hidden_states + gated(video, gate, layout.video_lengths)
-        encoder_hidden_states = encoder_hidden_states + gated(text, text_gate, layout.text_lengths)
-
-        video, text, gate, text_gate = self.norm2(hidden_states, encoder_hidden_states, temb, layout)
-        joint = self.ff(torch.cat([text, video], dim=1))  # [B, ΣL + ΣV, D]
-        text, video = joint.split([text.shape[1], video.shape[1]], dim=1)
-        hidden_states = hidden_states + gated(video, gate, layout.video_lengths)
-        encoder_hidden_states = encoder_hidden_states + gated(text, text_gate, layout.text_lengths)
-        return hidden_states, encoder_hidden_states
+        context: LayerContext | None = None,
+    ) -> Tensor:
+        """Joint sequence [B, N, D] in 2·S segments of `lengths`, temb [B, S, time_embed_dim] → the joint sequence."""
+        joint, gate = self.norm1(hidden_states, temb, lengths)
+        hidden_states = add_gated(hidden_states, self.attn1(joint, pattern, image_rotary_emb, context), gate, lengths)
+        joint, gate = self.norm2(hidden_states, temb, lengths)
+        return add_gated(hidden_states, self.ff(joint), gate, lengths)
 
 
 class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):  # type: ignore[misc]
@@ -163,11 +161,73 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         self.norm_out = SceneAdaLayerNorm(time_embed_dim, dim, norm_elementwise_affine, norm_eps)
         self.proj_out = nn.Linear(dim, patch_size * patch_size * out_channels)
         self.gradient_checkpointing = False
+        self.is_compiled = False
+        self._sequence: SequenceParallel | None = None
 
     def set_attention_plan(self, name: str) -> None:
         """Choose who may meet across scenes, by the plan's name; InputError names the choices. Saved with the configuration."""
         self._plan = get_plan(name)
         self.register_to_config(attention_plan=name)
+
+    @property
+    def is_context_blind(self) -> bool:
+        """Whether known scenes see no generated one, so that what they are to these can be kept from step to step."""
+        return not self._plan.known_reads_generated
+
+    def set_attention(self, name: str = "auto", device: torch.device | str | None = None) -> str:
+        """Choose how attention is computed: "auto", "grouped", "merged" or "flex"; returns what was taken.
+
+        All are exact. device: where the model will compute, None is where it lies. Raises InputError for an unknown name, or one that the
+        device lacks.
+        """
+        place = torch.device(device) if device is not None else self.device
+        chosen = choose_attention(name, place, self.dtype, self.config.attention_head_dim)
+        for module in self.modules():
+            if isinstance(module, SceneAttention) and type(module.processor) is not BACKENDS[chosen]:
+                module.set_processor(BACKENDS[chosen]())  # type: ignore[operator]  # a mixin without types
+        return chosen
+
+    def set_attention_backend(self, backend: str) -> None:
+        """Choose one of diffusers' kernels by its name. Attention is grouped then, since others do not call them."""
+        self.set_attention("grouped")
+        super().set_attention_backend(backend)
+
+    def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
+        """Compile every block's forward, which is one code for all of them; see torch.compile.
+
+        Unlike in diffusers, what hooks do around a block stays outside of it, if they are attached later.
+        """
+        for block in self.transformer_blocks:
+            block.forward = torch.compile(block.forward, *args, **kwargs)
+        self.is_compiled = True
+
+    def share_sequence(self, group: Any = None) -> None:
+        """Share the tokens, and in attention the heads, among the processes of a group; None is all of them. All call the model alike.
+
+        Raises InputError where the heads do not divide by the processes.
+        """
+        self._sequence = SequenceParallel.join(self.config.num_attention_heads, group)
+        for module in self.modules():
+            if isinstance(module, SceneAttention):
+                module.sequence = self._sequence
+
+    def enable_parallelism(self, *, config: Any, cp_plan: Any = None) -> None:
+        """Diffusers' way to ask for it: a ContextParallelConfig with a ulysses_degree becomes `share_sequence`.
+
+        Diffusers' own split would cut through scenes. Raises InputError for ring attention and for a plan of one's own.
+        """
+        context = getattr(config, "context_parallel_config", None) or config
+        degree, ring = getattr(context, "ulysses_degree", None), getattr(context, "ring_degree", None)
+        if cp_plan is not None or not degree or degree < 2 or (ring or 1) > 1:
+            raise InputError(
+                f"enable_parallelism: got {type(config).__name__} with ulysses_degree {degree} and ring_degree {ring}, expected a "
+                "ContextParallelConfig with ulysses_degree of at least 2, no ring and no cp_plan, which would lose the scene pattern"
+            )
+        if not dist.is_initialized() or dist.get_world_size() % degree:
+            world = dist.get_world_size() if dist.is_initialized() else 1
+            raise InputError(f"enable_parallelism: got ulysses_degree {degree} for {world} processes, expected a divisor; use torchrun")
+        groups = [dist.new_group(range(first, first + degree)) for first in range(0, dist.get_world_size(), degree)]
+        self.share_sequence(groups[dist.get_rank() // degree])
 
     @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(
@@ -179,40 +239,75 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
+        *,
+        known_scenes: Set[int] | Sequence[Set[int]] = frozenset(),
+        context: ContextCache | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Predict v for the latents of all scenes.
 
         hidden_states [B, F, C, H, W]: latents joined on time. encoder_hidden_states [B, ΣL, E]: captions laid end to end.
         timestep [B], or [B, S] for one per scene: 0 = this scene is known and clean. layout: tokens per scene. image_rotary_emb:
         (cos, sin), each [ΣV, d]; None builds it from the latent size; sinusoidal positions have none and are always built.
-        attention_kwargs: {"scale": …} scales LoRA layers.
+        attention_kwargs: {"scale": …} scales LoRA layers. known_scenes: indices, one set or one per sample, for a plan that asks which they
+        are. context: keys and values of known scenes: a first call with these scenes alone fills it, and in calls with the others, their
+        video reads it; image_rotary_emb has the rows of the scenes that are given then.
         Returns `.sample` [B, F, C, H, W]. Raises InputError where these disagree.
         """
         del attention_kwargs  # the decorator has used it
+        known = self._one_set(known_scenes)
+        if known is None:
+            samples = (torch.split(each, 1) for each in (hidden_states, encoder_hidden_states, timestep))
+            inputs = zip(*samples, known_scenes, strict=True)
+            rest = {"image_rotary_emb": image_rotary_emb, "return_dict": False}
+            made = [self.forward(*sample, layout=layout, known_scenes=own, **rest)[0] for *sample, own in inputs]
+            return Transformer2DModelOutput(sample=torch.cat(made)) if return_dict else (torch.cat(made),)
         _, num_frames, _, height, width = hidden_states.shape
         patch = self.config.patch_size
         grid = (height // patch, width // patch)
         self._check(hidden_states, encoder_hidden_states, timestep, layout, image_rotary_emb)
+        if context is not None and (self._plan.known_reads_generated or image_rotary_emb is None):
+            raise InputError(
+                f"context: got one with the plan {self._plan.name} and {'no' if image_rotary_emb is None else 'a'} rotary table, expected "
+                "the plan context-blind, under which it is exact, and the rows of the scenes that are given"
+            )
 
         temb = self._embed_time(timestep, layout.num_scenes, hidden_states.dtype)  # [B, S, time_embed_dim]
         joint = self.patch_embed(encoder_hidden_states, hidden_states)  # [B, ΣL + ΣV, D]
         if not self.config.use_rotary_positional_embeddings:
             joint = add_positions(joint, layout.num_text_tokens, self._sinusoidal_tables(num_frames, grid))
-        text, video = self.embedding_dropout(joint).split([layout.num_text_tokens, layout.num_video_tokens], dim=1)
+        joint = self.embedding_dropout(joint)
         if image_rotary_emb is None:
             image_rotary_emb = self.rotary_table(num_frames, grid, hidden_states.device)
-        groups = self._plan.groups(layout)
+        rotary = joint_table(image_rotary_emb, layout.num_text_tokens)  # (cos, sin), each [ΣL + ΣV, d]
+        lengths = layout.segment_lengths
+        if self._sequence is not None:  # from here on this process's tokens
+            own, lengths = self._sequence.share(layout.num_tokens), self._sequence.lengths(lengths)
+            joint, rotary = joint[:, own], rotary and (rotary[0][own], rotary[1][own])
+        pattern = self._plan.pattern(layout, known, context.num_tokens if context else 0)
+        contexts = context.layers(layout.num_text_tokens, layout.num_video_tokens) if context else [None] * len(self.transformer_blocks)
 
-        for block in self.transformer_blocks:
+        for block, kept in zip(self.transformer_blocks, contexts, strict=True):
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                video, text = self._gradient_checkpointing_func(block, video, text, temb, layout, groups, image_rotary_emb)
+                joint = self._gradient_checkpointing_func(block, joint, temb, lengths, pattern, rotary, kept)
             else:
-                video, text = block(video, text, temb, layout, groups, image_rotary_emb)
+                joint = block(joint, temb, lengths, pattern, rotary, kept)
 
-        video = self.norm_out(self.norm_final(video), temb, layout)  # [B, ΣV, D]
-        patches = self.proj_out(video).unflatten(1, (num_frames, *grid)).unflatten(4, (-1, patch, patch))  # [B, F, rows, columns, C, p, p]
+        texts, videos = lengths[: layout.num_scenes], lengths[layout.num_scenes :]
+        video = self.norm_out(self.norm_final(joint[:, sum(texts) :]), temb, videos)  # [B, ΣV, D]
+        patches = self.proj_out(video)
+        if self._sequence is not None:
+            patches = self._sequence.gather(patches, layout.num_tokens, layout.num_text_tokens)
+        patches = patches.unflatten(1, (num_frames, *grid)).unflatten(4, (-1, patch, patch))  # [B, F, rows, columns, C, p, p]
         output = patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)  # [B, F, C, H, W]
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    def _one_set(self, known_scenes: Set[int] | Sequence[Set[int]]) -> Set[int] | None:
+        """The known scenes that the plan asks for; None where they differ from sample to sample."""
+        if self._plan.known_reads_generated:
+            return frozenset()
+        if isinstance(known_scenes, Set):
+            return known_scenes
+        return known_scenes[0] if all(each == known_scenes[0] for each in known_scenes) else None
 
     def rotary_table(
         self, num_latent_frames: int, grid: tuple[int, int], device: torch.device | str | None = None

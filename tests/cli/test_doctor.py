@@ -105,7 +105,7 @@ MISTAKES = [
     ("--inp", "leave out --inp"),
     ("--memory lots", "--memory: got 'lots', expected a size such as 12GiB"),
     ("--memory 0GiB", "--memory: got '0GiB'"),
-    ("--weights heavy", "--weights: got 'heavy', expected plain, fp8-storage, fp8 or int8"),
+    ("--weights heavy", "--weights: got 'heavy', expected plain, bf16, fp8-storage, fp8 or int8"),
     ("--device toaster", "--device: got 'toaster'"),
     ("--dtype int8", "--dtype: got 'int8'"),
     ("--steps 0", "--steps"),

@@ -64,6 +64,7 @@ def test_commands_to_try_next_work(command: Command, model_folder: Path) -> None
 
 def test_options_reach_the_film(command: Command, model_folder: Path) -> None:
     numbers = {"steps": 3, "guidance": 1.5, "seed": 7, "height": 24, "width": 32, "frames": 1, "display-scale": 3}
+    numbers |= {"solver": "dpm++", "guidance-interval": "0.0-0.5", "step-cache": "pyramid"}
     others = {"plan": "isolated", "dtype": "bfloat16", "device": "cpu", "negative-prompt": "a bear", "output": "fox", "model": model_folder}
     result = command("generate", STORY, *(word for name, value in (numbers | others).items() for word in (f"--{name}", value)))
     assert result.exit_code == 0, result.output
@@ -71,6 +72,7 @@ def test_options_reach_the_film(command: Command, model_folder: Path) -> None:
     made_with, inputs = record["made_with"], [scene["inputs"] for scene in record["scenes"]]
     assert (made_with["num_inference_steps"], made_with["attention_plan"], record["display_scale"]) == (3, "isolated", 3)
     assert [(each["seed"], each["guidance_scale"], each["num_frames"]) for each in inputs] == [(7, 1.5, 1)] * 3
+    assert (made_with["solver"], made_with["guidance_interval"], made_with["step_cache"]) == ("dpm++", [0.0, 0.5], "pyramid:2")
     assert made_with["model"] == record["asked"]["model"] == str(model_folder)
     assert read_video("fox/film.mp4").shape == (3, 72, 96, 3)
 
@@ -115,6 +117,9 @@ def test_a_dry_run_says_what_and_why_and_writes_nothing(command: Command, model_
     assert changed[1] == "  scene 1: stays as it is (take 1)" and changed[-1] == "  1. make scene 2, with scenes 1 and 3 known"
     steps = command("generate", "a;b;c;d", "-o", "fox", *words, "--steps", 3, "--dry-run").stdout
     assert steps.count("is made again: num inference steps 2 → 3") == 4
+    others = ("--solver", "unipc", "--guidance-interval", "0-0.5", "--step-cache", "first-block")
+    cheaper = command("generate", "a;b;c;d", "-o", "fox", *words, *others, "--dry-run").stdout
+    assert cheaper.count("is made again: another solver, another guidance interval, another step cache") == 4
     assert "nothing changed; nothing to make" in command("generate", "a;b;c;d", "-o", "fox", *words, "--dry-run").stdout
     assert Path("fox/run.json").read_text() == before
 
@@ -137,6 +142,12 @@ MISTAKES = [
     ("--guidance -1", "guidance scale: got -1.0"),
     ("--seed -1", "--seed"),
     ("--seed 99999999999999999999", "seed: got 99999999999999999999"),
+    ("--attention dense", "attention: got 'dense', expected auto, grouped, merged, flex"),
+    ("--attention flex --device cpu", "attention: got flex on cpu, expected a CUDA device; use auto, merged or grouped"),
+    ("--solver euler", "solver: got 'euler', expected ddim, dpm++, sde-dpm++, unipc"),
+    ("--guidance-interval 0.5", "--guidance-interval: got '0.5', expected two shares"),
+    ("--guidance-interval 0.5-0.1", "guidance interval: got 0.5-0.1, expected two shares"),
+    ("--step-cache magic", "step cache: got 'magic', expected first-block:0.05 or pyramid:2"),
     ("--height 0", "--height"),
     ("--height 17", "height: got 17, expected a multiple of 8 pixels; take 16 or 24"),
     ("--width 100000001", "width: got 100000001"),

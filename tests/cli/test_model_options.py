@@ -1,5 +1,6 @@
 """The options that say which model makes a film and how it is kept in memory."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typer.testing import Result
 
 import tiny
 from mask2dit import Mask2DiTPipeline
+from mask2dit.cli.machine import usable_cores
 from mask2dit.loading import choose_memory
 from mask2dit.video_shape import Compression, VideoShape
 
@@ -77,7 +79,7 @@ def test_adapters(command: Command, model_folder: Path, tmp_path: Path) -> None:
     [
         (["--memory", "plenty"], "error: --memory: got 'plenty', expected a size such as 12GiB or 900MiB"),
         (["--memory", "5MiB"], "error: memory: got 5 MiB, expected at least 61"),
-        (["--weights", "int4"], "error: --weights: got 'int4', expected plain, fp8-storage, fp8 or int8"),
+        (["--weights", "int4"], "error: --weights: got 'int4', expected plain, bf16, fp8-storage, fp8 or int8"),
         (["--revision", "main"], "error: revision: got 'main' with "),
         (["--inp"], "has no input channels beside the latents' 4; leave out --inp"),
         (["--lora", "none"], "error: none: no such file, expected adapters as .safetensors"),
@@ -87,3 +89,10 @@ def test_adapters(command: Command, model_folder: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_is_one_line_and_nothing_is_written(words: list[str], message: str, command: Command, model_folder: Path) -> None:
     model = () if "--model" in words else ("--model", model_folder)
     assert message in refused(command("generate", STORY, *model, *words))
+
+
+@pytest.mark.parametrize(("limits", "cores"), [("100000 100000", 1), ("max 100000", None), ("640000 10000", None), ("nonsense", None)])
+def test_a_container_is_given_as_many_threads_as_it_may_use(limits: str, cores: int | None, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(limits)
+    bound = len(os.sched_getaffinity(0))
+    assert usable_cores(tmp_path / "cpu.max") == (cores or bound) and usable_cores(tmp_path / "none") == bound

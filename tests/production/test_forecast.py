@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 import tiny
 from mask2dit.errors import InputError, ModelError
+from mask2dit.film_request import Shortcuts
 from mask2dit.loading import builtin_model, check_film, choose_memory, folder_needs, load_pipeline
 from mask2dit.memory import BASE_BYTES, GIB, MemoryMode, gib
 from mask2dit.production import FilmSettings
@@ -62,6 +64,11 @@ def test_the_film_is_told_as_it_will_be(model_folder: Path, board: Storyboard) -
     assert row(found, "captions") == "the longest is that of scene 1, 5 of 64 tokens"
     assert row(found, "model").endswith("in float32") and row(found, "device").startswith("cpu, 1 thread")
     assert verdict(found).startswith("It fits, and computes for about ")
+
+    shortcuts = Shortcuts(solver="dpm++", guidance_interval=(0.0, 0.6), step_cache="pyramid")
+    cheaper = replace(found, request=replace(found.request, num_inference_steps=10, shortcuts=shortcuts))
+    assert row(cheaper, "steps") == "10 of dpm++, guidance 2.5: two predictions in 6 of them, one in the others"
+    assert row(cheaper, "step cache").startswith("pyramid:2, approximate; ") and cheaper.num_predictions == 16
 
 
 def test_scenes_of_their_own_length_have_lines_of_their_own(model_folder: Path) -> None:

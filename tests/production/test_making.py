@@ -163,6 +163,9 @@ def test_a_caption_over_the_limit_leaves_no_trace(pipeline: Mask2DiTPipeline, tm
         ({"guidance_scale": -1.0}, "guidance scale: got -1.0"),
         ({"num_frames": 10}, "take 9 or 13"),
         ({"display_scale": 0}, "display scale: got 0"),
+        ({"solver": "euler"}, "solver: got 'euler'"),
+        ({"guidance_interval": (0.5, 0.5)}, "guidance interval: got 0.5-0.5"),
+        ({"step_cache": "pyramid:0"}, "step cache: got 'pyramid:0'"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_any_model_is_loaded(values: dict, words: str) -> None:
@@ -323,6 +326,37 @@ def test_other_settings_make_another_film(changes: dict, pipeline: Mask2DiTPipel
     make_film(pipeline, board, finished, SETTINGS, progress=watched)  # and back: the takes are there
     assert watched.stages == ["joining"]
     assert files_in(finished)["film.mp4"] == before["film.mp4"]
+
+
+def test_shortcuts_are_on_record_and_make_another_film(pipeline: Mask2DiTPipeline, tmp_path: Path) -> None:
+    board, asked = Storyboard.from_text("a red fox walks"), {"solver": "unipc", "guidance_interval": (0.0, 0.6), "step_cache": "pyramid:3"}
+    settings = replace(SETTINGS, num_inference_steps=5, num_frames=1, display_scale=1, **asked)
+    record = make_film(pipeline, board, tmp_path / "fox", settings)
+    generator = [scene_generator(0, 1)]
+    made = pipeline(board, num_frames=1, num_inference_steps=5, generator=generator, output_type="latent", **asked).scenes[0]
+    assert torch.equal(load_file(tmp_path / "fox" / "latents" / "scene-01.safetensors")["latents"], made)
+    assert {name: getattr(record.made_with, name) for name in asked} == asked
+    assert record.made_with.steps == "5 of unipc, guided from 0 to 0.6, pyramid:3"
+    assert record.made_with.steps in (tmp_path / "fox" / "index.html").read_text()
+
+    watched = Watched()
+    make_film(pipeline, board, tmp_path / "fox", replace(settings, step_cache="pyramid:3.0"), progress=watched)
+    assert watched.stages == []
+    make_film(pipeline, board, tmp_path / "fox", replace(settings, step_cache="pyramid"), progress=watched)
+    assert watched.stages == ["encoding", "denoising scene 1", "decoding", "joining"]
+
+
+def test_a_film_from_before_there_were_shortcuts_opens_and_is_not_made_again(
+    pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path
+) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    for place in (record["settings"], record["made_with"], *(take["made_with"] for take in record["takes"])):
+        for name in ("solver", "guidance_interval", "step_cache"):
+            assert place.pop(name) is None
+    (finished / "run.json").write_text(json.dumps(record))
+    watched = Watched()
+    make_film(pipeline, board, finished, SETTINGS, progress=watched)
+    assert watched.stages == []
 
 
 def test_another_display_scale_only_decodes_again(pipeline: Mask2DiTPipeline, board: Storyboard, finished: Path) -> None:

@@ -66,12 +66,10 @@ def kept_bytes(block: nn.Module, layout: SceneLayout, plan: str, batch: int, ari
     """What autograd holds after one block's forward pass, each storage once; weights, their casts and the rotary table left out."""
     dtype = torch.float32 if arithmetic.low == 4 else torch.bfloat16
     width, head_dim = block.norm1.linear.out_features // 6, block.attn1.norm_q.normalized_shape[0]
-    video, text = (
-        torch.randn(batch, count, width, dtype=dtype, requires_grad=True) for count in (layout.num_video_tokens, layout.num_text_tokens)
-    )
+    joint = torch.randn(batch, layout.num_tokens, width, dtype=dtype, requires_grad=True)
     learns = block.norm1.linear.weight.requires_grad
     temb = torch.randn(batch, layout.num_scenes, block.norm1.linear.in_features, dtype=dtype, requires_grad=learns)
-    table = torch.randn(layout.num_video_tokens, head_dim), torch.randn(layout.num_video_tokens, head_dim)
+    table = torch.randn(layout.num_tokens, head_dim), torch.randn(layout.num_tokens, head_dim)
     left_out = {tuple(value.shape) for value in block.parameters()} | {(1, len(table[0]), 1, head_dim)}
     left_out |= {shape[::-1] for shape in left_out}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -82,7 +80,7 @@ def kept_bytes(block: nn.Module, layout: SceneLayout, plan: str, batch: int, ari
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", dtype, arithmetic.casts):
-        block(video, text, temb, layout, get_plan(plan).groups(layout), table)
+        block(joint, temb, layout.segment_lengths, get_plan(plan).pattern(layout), table)
     return sum(storage.nbytes() for storage in kept.values())
 
 
@@ -123,7 +121,7 @@ def test_a_block_keeps_what_the_law_says(lora: bool, plan: str, head_dim: int, b
     block = small(lora=lora, attention_head_dim=head_dim).transformer_blocks[0]
     layout = SceneLayout((10,) * 3, (per_scene,) * 3)
     kept = kept_bytes(block, layout, plan, batch, FLOAT32)
-    assert block_activations(block, layout, get_plan(plan).groups(layout), batch, FLOAT32) == pytest.approx(kept, rel=0.03)
+    assert block_activations(block, layout, get_plan(plan).pattern(layout).groups, batch, FLOAT32) == pytest.approx(kept, rel=0.03)
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -132,7 +130,7 @@ def test_autocast_halves_what_the_law_halves(plan: str) -> None:
     block = small(attention_head_dim=32).transformer_blocks[0]
     layout = SceneLayout((10,) * 3, (300,) * 3)
     kept = kept_bytes(block, layout, plan, 1, AUTOCAST)
-    assert block_activations(block, layout, get_plan(plan).groups(layout), 1, AUTOCAST) == pytest.approx(kept, rel=0.03)
+    assert block_activations(block, layout, get_plan(plan).pattern(layout).groups, 1, AUTOCAST) == pytest.approx(kept, rel=0.03)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -141,7 +139,7 @@ def test_weights_in_bfloat16_keep_what_the_law_says(lora: bool, plan: str) -> No
     block = in_bfloat16(small(lora=lora, attention_head_dim=32)).transformer_blocks[0]
     layout = SceneLayout((10,) * 3, (300,) * 3)
     kept = kept_bytes(block, layout, plan, 1, BFLOAT16)
-    assert block_activations(block, layout, get_plan(plan).groups(layout), 1, BFLOAT16) == pytest.approx(kept, rel=0.05)
+    assert block_activations(block, layout, get_plan(plan).pattern(layout).groups, 1, BFLOAT16) == pytest.approx(kept, rel=0.05)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -168,7 +166,7 @@ def test_a_whole_step_needs_what_the_estimate_says(
             loss = model(**arguments).sample.float().square().mean()
         loss.backward()
     layout = arguments["layout"]
-    forward, backward = step_activations(model, layout, get_plan("symmetric").groups(layout), 1, arithmetic, checkpointing)
+    forward, backward = step_activations(model, layout, get_plan("symmetric").pattern(layout).groups, 1, arithmetic, checkpointing)
     if arithmetic.casts:  # and autocast's copies of the weights
         forward += 2 * sum(value.numel() for value in model.parameters())
         backward += 2 * sum(value.numel() for value in (model.transformer_blocks[0] if checkpointing else model).parameters())
@@ -182,7 +180,7 @@ def test_the_arithmetic_is_what_torch_counts(lora: bool, checkpointing: bool) ->
     if checkpointing:
         model.enable_gradient_checkpointing()
     arguments = tiny.inputs(model, (8,) * 3, (12,) * 3, batch=1)
-    groups = get_plan("symmetric").groups(arguments["layout"])
+    groups = get_plan("symmetric").pattern(arguments["layout"]).groups
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(**arguments).sample.square().mean().backward()
     # With adapters, backward stops before what lies under the first of them: a share that falls with the number of layers.

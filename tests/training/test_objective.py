@@ -119,7 +119,9 @@ def test_no_gradient_comes_from_known_scenes(model: Mask2DiTTransformer3DModel) 
 def test_known_scenes_go_in_clean_at_timestep_0() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def model(noisy: Tensor, captions: Tensor, timestep: Tensor, layout: SceneLayout, return_dict: bool) -> tuple[Tensor]:
+    def model(
+        noisy: Tensor, captions: Tensor, timestep: Tensor, layout: SceneLayout, return_dict: bool, known_scenes: Any
+    ) -> tuple[Tensor]:
         seen.append((noisy, timestep))
         return (torch.zeros_like(noisy),)
 

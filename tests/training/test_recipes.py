@@ -128,3 +128,6 @@ def test_the_built_in_model_is_made_by_its_recipes_one_after_another(tmp_path: P
         assert (tmp_path / stage / "samples" / "step-000002.png").is_file()
     pipeline = load_pipeline(tmp_path / "sft" / "model")
     assert pipeline.values.known_sets == "any" and pipeline.values.window == 3 and pipeline.values.height == 64
+    run(folder / "context-blind.yaml", "--output", tmp_path / "context-blind", *small[:4])
+    blind = load_pipeline(tmp_path / "sft" / "model", plan="context-blind", lora=tmp_path / "context-blind" / "lora")
+    assert blind.fingerprint() != pipeline.fingerprint() and blind.transformer.is_context_blind

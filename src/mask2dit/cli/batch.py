@@ -40,6 +40,9 @@ def batch(
     negative_prompt: film.NegativePrompt = None,
     display_scale: film.DisplayScale = None,
     window: film.Window = None,
+    solver: film.Solver = None,
+    guidance_interval: film.GuidanceInterval = None,
+    step_cache: film.StepCache = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every scene again; earlier takes are kept.")] = False,
     dry_run: filming.DryRun = False,
     subtitles: filming.Subtitles = False,
@@ -51,6 +54,8 @@ def batch(
     memory: options.Memory = None,
     weights: options.Weights = "plain",
     device: options.Device = None,
+    attention: options.Attention = "auto",
+    compiled: options.Compile = False,
     dtype: options.Dtype = None,
     plan: options.Plan = None,
     ray: Annotated[bool, typer.Option("--ray", help="Make films side by side, with Ray.", rich_help_panel=PANEL)] = False,
@@ -86,12 +91,14 @@ def batch(
         check_output(output)
         jobs = list_jobs(find_storyboards(storyboards, film.SUFFIXES), output, variants, seed)
         FilmSettings(jobs[-1].seed)
-        settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale, window)
+        cheaper = film.shortcuts(solver, guidance_interval, step_cache)
+        settings = FilmSettings(seed, height, width, steps, guidance, frames, negative_prompt, display_scale, window, **cheaper)
         asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
-        work = filming.start(asked, console, offline, memory, device)
+        computing = options.Computing(offline, memory, device, attention, compiled)
+        work = filming.start(asked, console, computing)
         # What is wrong even with a film of one word is the command's mistake, and no storyboard's.
         check_film(work.chosen.folder, Storyboard.from_text("x"), **settings.asked())
-        task = Task(work.asked, settings, Directions(fresh=fresh, subtitles=subtitles), offline, memory, device)
+        task = Task(work.asked, settings, Directions(fresh=fresh, subtitles=subtitles), computing)
         with _shown(console, len(jobs)) as shown:
             maker = _maker(work, task, shown)
             films = Batch(jobs, output, shown)
@@ -139,7 +146,7 @@ def _make(
             from mask2dit.production.ray_batch import make_films_on_ray
 
             address, workers = cluster
-            gpus = None if maker.task.device is None else maker.task.device == "cuda"
+            gpus = None if (device := maker.task.computing.device) is None else device == "cuda"
             make_films_on_ray(jobs, partial(start_worker, maker.task), films, address=address, workers=workers, gpus=gpus)
     except KeyboardInterrupt as stop:
         return stop
@@ -154,7 +161,7 @@ def _size(prepared: "Prepared") -> int:
 def _maker(work: filming.Filming, task: "Task", shown: "Shown") -> "FilmMaker":
     from mask2dit.cli.batch_making import FilmMaker
 
-    return FilmMaker(work, task, options.memory_room(task.memory, work.chosen.device), shown, shown.say)
+    return FilmMaker(work, task, options.memory_room(task.computing.memory, work.chosen.device), shown, shown.say)
 
 
 # What a person sees

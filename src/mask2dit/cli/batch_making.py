@@ -11,6 +11,7 @@ from mask2dit.cli.filming import Filming, start
 from mask2dit.errors import Mask2DiTError
 
 if TYPE_CHECKING:
+    from mask2dit.cli.model_options import Computing
     from mask2dit.memory import Choice
     from mask2dit.production import Directions, FilmRecord, FilmSettings, ModelAsked, Progress
     from mask2dit.production.batch import Job, Outcome
@@ -26,9 +27,7 @@ class Task:
     asked: "ModelAsked"
     settings: "FilmSettings"
     directions: "Directions"
-    offline: bool = False
-    memory: str | None = None
-    device: str | None = None
+    computing: "Computing"
     texts: tuple[str, ...] = ()
 
 
@@ -183,10 +182,10 @@ def start_worker(task: Task, sharing: int) -> WorkerMaker:
     from mask2dit.cli.model_options import memory_room
     from mask2dit.production.progress import Silent
 
-    work = start(task.asked, Console(quiet=True), task.offline, task.memory, task.device)
+    work = start(task.asked, Console(quiet=True), task.computing)
     work.asked = task.asked  # with the stamp of the model where the batch was begun, which is where the films are looked at again
-    limit, main = memory_room(task.memory, work.chosen.device)
-    if work.chosen.device.type == "cpu" and task.memory is None:
+    limit, main = memory_room(task.computing.memory, work.chosen.device)
+    if work.chosen.device.type == "cpu" and task.computing.memory is None:
         limit //= sharing
     said: list[str] = []
     return WorkerMaker(FilmMaker(work, task, (limit, main and main // sharing), Silent(), said.append), said)

@@ -21,6 +21,9 @@ def doctor(
     width: film.Size = None,
     negative_prompt: film.NegativePrompt = None,
     window: film.Window = None,
+    solver: film.Solver = None,
+    guidance_interval: film.GuidanceInterval = None,
+    step_cache: film.StepCache = None,
     model: options.Model = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
@@ -45,7 +48,8 @@ def doctor(
         from mask2dit.production.forecast_report import report, verdict
         from mask2dit.production.subject import find_subject
 
-        settings = FilmSettings(0, height, width, steps, guidance, frames, negative_prompt, window=window)
+        cheaper = film.shortcuts(solver, guidance_interval, step_cache)
+        settings = FilmSettings(0, height, width, steps, guidance, frames, negative_prompt, window=window, **cheaper)
         place, numbers = options.checked_machine(memory, weights, device, dtype)
         subject = find_subject(model, revision=revision, offline=offline, inp=inp)
         room = Room(*options.memory_room(memory, place), cast("Weights", weights), options.memory_is_asked(memory, weights))

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOOTAGE = "For a video that was not made here"
 
 
-FOR_FILMS = ("source", "prompt", "dry_run", "offline", "memory", "device")
+FOR_FILMS = ("source", "prompt", "dry_run", "offline", "memory", "device", "attention", "compiled")
 
 
 def extend(
@@ -47,6 +47,9 @@ def extend(
     height: film.Size = None,
     width: film.Size = None,
     display_scale: film.DisplayScale = None,
+    solver: film.Solver = None,
+    guidance_interval: film.GuidanceInterval = None,
+    step_cache: film.StepCache = None,
     model: options.Model = None,
     revision: options.Revision = None,
     inp: options.Inp = False,
@@ -57,17 +60,20 @@ def extend(
     offline: options.Offline = False,
     memory: options.Memory = None,
     device: options.Device = None,
+    attention: options.Attention = "auto",
+    compiled: options.Compile = False,
 ) -> None:
     """Add scenes at the end of a film, made with the latest scenes known; those stay as they are.
 
     A video that was not made here is cut into its scenes, of which each needs a caption, and goes on in a new folder.
     """
+    computing = options.Computing(offline, memory, device, attention, compiled)
     if source.is_dir():
         given = [name for name in context.params if name not in FOR_FILMS and film.was_given(context, name)]
         if given:
             option = f"--{given[0].replace('_', '-')}"
             raise InputError(f"{option}: is for a video, and {source} is a film's folder, which goes on as it was made; leave it out")
-        _extend_film(source, prompt, offline=offline, memory=memory, device=device, dry_run=dry_run)
+        _extend_film(source, prompt, computing, dry_run)
         return
     if not source.exists():
         raise InputError(f"{source}: there is no such file, expected a film's folder or a video; check the name")
@@ -80,21 +86,22 @@ def extend(
         from mask2dit.production import FilmSettings, ModelAsked
 
         footage = Footage(source, [each.strip() for each in captions.split(";") if each.strip()], _seconds(cuts))
-        settings = FilmSettings(seed or 0, height, width, steps, guidance, display_scale=display_scale)
+        cheaper = film.shortcuts(solver, guidance_interval, step_cache)
+        settings = FilmSettings(seed or 0, height, width, steps, guidance, display_scale=display_scale, **cheaper)
         asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
         footage.check()
-        work = filming.start(asked, console, offline, memory, device)
+        work = filming.start(asked, console, computing)
         _extend_footage(work, footage, prompt, output or Path("films") / slug(source.stem), settings, dry_run)
 
 
-def _extend_film(folder: Path, prompts: list[str], **machine: Any) -> None:
+def _extend_film(folder: Path, prompts: list[str], computing: options.Computing, dry_run: bool) -> None:
     def change(opened: "Film") -> "tuple[Storyboard, Directions]":
         from mask2dit.production import Directions
         from mask2dit.production.directing import inserted
 
         return inserted(opened, len(opened.storyboard.scenes), prompts), Directions(stay=True)
 
-    filming.direct(folder, change, **machine)
+    filming.direct(folder, change, computing, dry_run=dry_run)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mask2dit.storyboard import Storyboard
 
 SUFFIXES = (".yaml", ".yml", ".json")
+PANEL = "Fewer and cheaper steps"
 
 StoryboardArgument = Annotated[
     str, typer.Argument(help="A storyboard file, captions with ';' between scenes, or a film's folder.", show_default=False)
@@ -22,6 +23,34 @@ Size = Annotated[int | None, typer.Option(help="Pixels.", show_default="the mode
 DisplayScale = Annotated[int | None, typer.Option(help="Enlarge by this factor.", show_default="to 480 pixels of height", min=1)]
 Window = Annotated[int | None, typer.Option(help="Scenes made together at most; 1: each by itself.", show_default="the model's", min=1)]
 NegativePrompt = Annotated[str | None, typer.Option(help="What to keep away from.", show_default="the model's")]
+Solver = Annotated[
+    str | None, typer.Option(help="ddim, dpm++, sde-dpm++ or unipc.", show_default="the model's scheduler", rich_help_panel=PANEL)
+]
+GuidanceInterval = Annotated[
+    str | None, typer.Option(help="Guide in this share of the run, such as 0.0-0.6.", show_default="all of it", rich_help_panel=PANEL)
+]
+StepCache = Annotated[
+    str | None, typer.Option(help="Reuse earlier steps; not exact: first-block:0.05, pyramid:2.", show_default=False, rich_help_panel=PANEL)
+]
+
+
+def shortcuts(solver: str | None, guidance_interval: str | None, step_cache: str | None) -> dict[str, Any]:
+    """These three as `FilmSettings` takes them; raises InputError for an interval that is none."""
+    return {"solver": solver, "guidance_interval": _interval(guidance_interval), "step_cache": step_cache}
+
+
+def _interval(text: str | None) -> tuple[float, float] | None:
+    from mask2dit.errors import InputError
+
+    try:
+        if text is None:
+            return None
+        start, end = text.split("-")
+        return float(start), float(end)
+    except ValueError:
+        raise InputError(
+            f"--guidance-interval: got {text!r}, expected two shares of the run from 0 to 1; write for example 0.0-0.6"
+        ) from None
 
 
 def read_storyboard(text: str) -> tuple["Storyboard", Path | None]:

@@ -11,6 +11,7 @@ import typer
 
 from mask2dit.cli import model_options as options
 from mask2dit.cli.film_options import note_unknown_words
+from mask2dit.cli.together import load
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,6 @@ class Filming:
     chosen: options.ModelChoice
     asked: "ModelAsked"
     console: "Console"
-    offline: bool = False
     pipeline: "Mask2DiTPipeline | None" = field(default=None, init=False)
     found_complete: bool = field(default=False, init=False)
     """Whether the film made last was there already."""
@@ -105,7 +105,7 @@ class Filming:
     def load_as(self, kept: "Choice | None", texts: "Sequence[str]", progress: "Progress") -> "Mask2DiTPipeline":
         """The pipeline kept so, ready for these captions and negative prompts."""
         progress.start("loading", 1)
-        pipeline = self.chosen.load(kept, texts, self.asked.plan, self.asked.lora, self.offline)
+        pipeline = load(self.chosen, kept, texts, self.asked.plan, self.asked.lora)
         progress.done()
         return pipeline
 
@@ -137,26 +137,18 @@ def texts_of(prepared: "Prepared") -> tuple[str, ...]:
     return tuple(dict.fromkeys([*(each.caption for each in inputs), *(each.negative_prompt for each in inputs)]))
 
 
-def start(asked: "ModelAsked", console: "Console", offline: bool, memory: str | None, device: str | None) -> Filming:
+def start(asked: "ModelAsked", console: "Console", computing: options.Computing) -> Filming:
     """Find and check the model that a film is asked of; downloads it where it must be."""
     from mask2dit.model_folder import stamp_of
 
-    chosen = options.chosen_model(asked.model, asked.revision, offline, asked.inp, memory, asked.weights, device, asked.dtype)
+    chosen = options.chosen_model(asked, computing)
     local: dict[str, Any] = {
         name: str(Path(value).resolve()) for name in ("model", "lora") if (value := getattr(asked, name)) and Path(value).exists()
     }
-    return Filming(chosen, replace(asked, stamp=stamp_of(chosen.folder), **local), console, offline)
+    return Filming(chosen, replace(asked, stamp=stamp_of(chosen.folder), **local), console)
 
 
-def direct(
-    folder: Path,
-    change: "Callable[[Film], tuple[Storyboard, Directions]]",
-    *,
-    offline: bool,
-    memory: str | None,
-    device: str | None,
-    dry_run: bool,
-) -> None:
+def direct(folder: Path, change: "Callable[[Film], tuple[Storyboard, Directions]]", computing: options.Computing, *, dry_run: bool) -> None:
     """Change a film's storyboard and make what that asks for; everything that is made stays."""
     from mask2dit.cli.progress import shown_notes
 
@@ -172,7 +164,7 @@ def direct(
         board, directions = change(film)
         if film.record.asked.model is None:
             note_unknown_words(board)
-        work = start(film.record.asked, console, offline, memory, device)
+        work = start(film.record.asked, console, computing)
         settings = film.record.settings
         if dry_run:
             typer.echo("\n".join(work.prepare(board, folder, settings, directions, folder).lines()))

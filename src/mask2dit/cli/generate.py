@@ -32,6 +32,9 @@ def generate(
     negative_prompt: film.NegativePrompt = None,
     display_scale: film.DisplayScale = None,
     window: film.Window = None,
+    solver: film.Solver = None,
+    guidance_interval: film.GuidanceInterval = None,
+    step_cache: film.StepCache = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Make every scene again; earlier takes are kept.")] = False,
     dry_run: filming.DryRun = False,
     subtitles: filming.Subtitles = False,
@@ -45,6 +48,8 @@ def generate(
     memory: options.Memory = None,
     weights: options.Weights = "plain",
     device: options.Device = None,
+    attention: options.Attention = "auto",
+    compiled: options.Compile = False,
     dtype: options.Dtype = None,
     plan: options.Plan = None,
 ) -> None:
@@ -64,14 +69,15 @@ def generate(
         from mask2dit.production import Directions, FilmSettings, ModelAsked
         from mask2dit.production.directing import open_film
 
-        settings = FilmSettings(seed or 0, height, width, steps, guidance, frames, negative_prompt, display_scale, window)
+        cheaper = film.shortcuts(solver, guidance_interval, step_cache)
+        settings = FilmSettings(seed or 0, height, width, steps, guidance, frames, negative_prompt, display_scale, window, **cheaper)
         asked = ModelAsked(model, revision, inp, lora, plan, dtype, weights)
         if place is not None and not (fresh and output):
             earlier = open_film(place).record
             settings, asked = _merged(earlier.settings, settings, seed), _merged_model(earlier.asked, asked)
         if asked.model is None:
             film.note_unknown_words(board)
-        work = filming.start(asked, console, offline, memory, device)
+        work = filming.start(asked, console, options.Computing(offline, memory, device, attention, compiled))
         directions = Directions(fresh=fresh, subtitles=subtitles)
         base = source.parent if source else Path()
         if dry_run:

@@ -21,6 +21,8 @@ def insert(
     offline: options.Offline = False,
     memory: options.Memory = None,
     device: options.Device = None,
+    attention: options.Attention = "auto",
+    compiled: options.Compile = False,
 ) -> None:
     """Put new scenes into a film, made with the scenes around them known; those stay as they are."""
 
@@ -30,4 +32,4 @@ def insert(
 
         return inserted(film, after, prompt), Directions(stay=True)
 
-    filming.direct(folder, change, offline=offline, memory=memory, device=device, dry_run=dry_run)
+    filming.direct(folder, change, options.Computing(offline, memory, device, attention, compiled), dry_run=dry_run)

@@ -9,6 +9,7 @@ from mask2dit.errors import InputError, one_line
 if TYPE_CHECKING:
     import torch
 
+CGROUP_LIMITS = Path("/sys/fs/cgroup/cpu.max")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -35,6 +36,27 @@ def checked_dtype(name: str | None) -> "torch.dtype | None":
     if name not in DTYPES:
         raise InputError(f"--dtype: got {name!r}, expected {', '.join(DTYPES[:-1])} or {DTYPES[-1]}; leave it out to have one chosen")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def use_all_cores() -> None:
+    """Compute with as many threads as there are cores for this process, where nobody has said how many. Imports torch.
+
+    Torch counts the machine's cores; a container that may use two of 64 would be slowed down by 64 threads.
+    """
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores())))
+
+
+def usable_cores(limits: Path = CGROUP_LIMITS) -> int:
+    """Cores that this process may use: those it is bound to, and what its container grants (Linux's cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = limits.read_text(encoding="ascii").split()
+        return max(1, min(cores, int(int(quota) / int(period))))
+    except (OSError, ValueError):  # none, or "max": no limit
+        return cores
 
 
 def free_bytes(device: "torch.device | None") -> int:

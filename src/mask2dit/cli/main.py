@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from mask2dit import __version__
 from mask2dit.cli import (
     batch,
+    bench,
     check,
     curate,
     doctor,
@@ -29,6 +30,7 @@ from mask2dit.cli import (
     write,
 )
 from mask2dit.cli.quiet import quieten_imports
+from mask2dit.cli.together import in_a_team
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
 WELCOME = """mask2dit makes films of several scenes from a storyboard. Type one of these:
@@ -73,14 +75,15 @@ def _fail(message: str, status: int) -> int:
 
 
 app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode="rich", invoke_without_command=True)
-app.command("generate")(generate.generate)
+app.command("generate")(in_a_team(generate.generate))
 app.command("batch")(batch.batch)
-app.command("remake")(remake.remake)
-app.command("insert")(insert.insert)
+app.command("remake")(in_a_team(remake.remake))
+app.command("insert")(in_a_team(insert.insert))
 app.command("skip")(skip.skip)
-app.command("extend")(extend.extend)
+app.command("extend")(in_a_team(extend.extend))
 app.command("doctor")(doctor.doctor)
 app.command("check")(check.check)
+app.command("bench")(bench.bench)
 app.command("evaluate")(evaluate.evaluate)
 app.command("storyboard")(storyboard.storyboard)
 app.command("write")(write.write)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from mask2dit.memory import Choice
     from mask2dit.pipeline import Mask2DiTPipeline
+    from mask2dit.production import ModelAsked
     from mask2dit.video_shape import VideoShape
 
 PANEL = "Model and memory"
@@ -22,10 +23,23 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use what was downloade
 Inp = Annotated[bool, typer.Option("--inp", help="Take a CogVideoX-Fun InP model, without its other inputs.", rich_help_panel=PANEL)]
 Lora = Annotated[str | None, typer.Option(help="Adapters: a folder, a file, or a Hub id.", show_default=False, rich_help_panel=PANEL)]
 Memory = Annotated[str | None, typer.Option(help="Stay within this, such as 12GiB.", show_default="what is free", rich_help_panel=PANEL)]
-Weights = Annotated[str, typer.Option(help="plain; or 8 bits, not exact: fp8-storage, fp8 or int8 (torchao).", rich_help_panel=PANEL)]
+Weights = Annotated[str, typer.Option(help="plain; or, not exact: bf16, fp8-storage, fp8 or int8 (torchao).", rich_help_panel=PANEL)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, …", show_default="the best there is", rich_help_panel=PANEL)]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="the model's", rich_help_panel=PANEL)]
 Plan = Annotated[str | None, typer.Option(help="Attention plan.", show_default="the model's", rich_help_panel=PANEL)]
+Attention = Annotated[str, typer.Option(help="auto, grouped, merged or flex: all exact.", rich_help_panel=PANEL)]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the model's blocks: some time once, then faster.", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """How a command computes: nothing that a film shows, and so no part of its record. `compiled`: the model's blocks are."""
+
+    offline: bool = False
+    memory: str | None = None
+    device: str | None = None
+    attention: str = "auto"
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +50,9 @@ class ModelChoice:
     device: "torch.device"
     dtype: "torch.dtype"
     built_in: bool
-    memory: str | None
     weights: str
     inp: bool
+    computing: Computing
 
     def choose_memory(self, shape: "VideoShape", room: tuple[int, int | None] | None = None) -> "Choice | None":
         """The memory mode for a call of this shape; None for a small model where nobody asked, which is kept as it is.
@@ -47,9 +61,9 @@ class ModelChoice:
         """
         from mask2dit.loading import choose_memory, is_large
 
-        if not memory_is_asked(self.memory, self.weights) and not is_large(self.folder):
+        if not memory_is_asked(self.computing.memory, self.weights) and not is_large(self.folder):
             return None
-        limit, main = room or memory_room(self.memory, self.device)
+        limit, main = room or memory_room(self.computing.memory, self.device)
         return choose_memory(
             self.folder,
             limit,
@@ -61,16 +75,16 @@ class ModelChoice:
             main_bytes=main,
         )
 
-    def load(
-        self, choice: "Choice | None", captions: Sequence[str], plan: str | None, lora: str | None, offline: bool
-    ) -> "Mask2DiTPipeline":
+    def load(self, choice: "Choice | None", captions: Sequence[str], plan: str | None, lora: str | None) -> "Mask2DiTPipeline":
         """The pipeline; where the text encoder is not to stay, captions are encoded first. Raises Mask2DiTError out of memory."""
         from mask2dit.cli.machine import cache_folder
         from mask2dit.errors import Mask2DiTError
         from mask2dit.loading import load_pipeline
         from mask2dit.memory import is_out_of_memory
 
-        options: dict[str, Any] = {"plan": plan, "lora": lora, "offline": offline, "inp": self.inp}
+        computing = self.computing
+        options: dict[str, Any] = {"plan": plan, "lora": lora, "offline": computing.offline, "inp": self.inp}
+        options |= {"attention": computing.attention, "compile": computing.compiled}
         options |= {"prompt_cache": None if self.built_in else cache_folder() / "prompts", "captions": captions}
         try:
             return load_pipeline(self.folder, device=self.device, dtype=self.dtype, memory=choice, **options)
@@ -81,36 +95,32 @@ class ModelChoice:
             raise Mask2DiTError(f"out of memory while loading the model; {remedy}") from error
 
 
-def chosen_model(
-    model: str | None,
-    revision: str | None,
-    offline: bool,
-    inp: bool,
-    memory: str | None,
-    weights: str,
-    device: str | None,
-    dtype: str | None,
-) -> ModelChoice:
+def chosen_model(asked: "ModelAsked", computing: Computing) -> ModelChoice:
     """Find the model, download it where it must be, and check its folder. Imports torch."""
+    from mask2dit.attention_backends import choose_attention
     from mask2dit.loading import find_model, own_dtype
-    from mask2dit.model_folder import check_model_folder
+    from mask2dit.model_folder import check_model_folder, load_config
 
-    place, numbers = checked_machine(memory, weights, device, dtype)
-    folder = find_model(model, revision=revision, offline=offline)
-    check_model_folder(folder, inp=inp)
-    return ModelChoice(folder, place, numbers or own_dtype(folder), model is None, memory, weights, inp)
+    place, numbers = checked_machine(computing.memory, asked.weights, computing.device, asked.dtype)
+    folder = find_model(asked.model, revision=asked.revision, offline=computing.offline)
+    check_model_folder(folder, inp=asked.inp)
+    numbers = numbers or own_dtype(folder)
+    if computing.attention != "auto":
+        choose_attention(computing.attention, place, numbers, load_config(folder, "transformer")["attention_head_dim"])
+    return ModelChoice(folder, place, numbers, asked.model is None, asked.weights, asked.inp, computing)
 
 
 def checked_machine(memory: str | None, weights: str, device: str | None, dtype: str | None) -> "tuple[torch.device, torch.dtype | None]":
     """Check the options that need no model: where to compute, and in what, None for the model's own. Quietens libraries, imports torch."""
     import torch
 
-    from mask2dit.cli.machine import checked_device, checked_dtype
+    from mask2dit.cli.machine import checked_device, checked_dtype, use_all_cores
     from mask2dit.cli.quiet import quieten_libraries
     from mask2dit.errors import InputError
     from mask2dit.memory import WEIGHTS, parse_bytes
 
     quieten_libraries()
+    use_all_cores()
     if weights not in WEIGHTS:
         raise InputError(f"--weights: got {weights!r}, expected {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
     if memory is not None:

@@ -27,6 +27,8 @@ def remake(
     offline: options.Offline = False,
     memory: options.Memory = None,
     device: options.Device = None,
+    attention: options.Attention = "auto",
+    compiled: options.Compile = False,
 ) -> None:
     """Make one scene of a film again, with all others known and untouched; its earlier takes are kept.
 
@@ -36,8 +38,9 @@ def remake(
         raise InputError("--take: got it with --seed, --seeds or --prompt, expected it alone; choose a take, or make new ones")
     if seed is not None and seeds is not None:
         raise InputError("--seeds: got it with --seed, expected one of them; --seeds tries seeds that the scene has not had")
+    computing = options.Computing(offline, memory, device, attention, compiled)
     if seeds is not None:
-        _candidates(folder, scene, seeds, prompt, dry_run, offline, memory, device)
+        _candidates(folder, scene, seeds, prompt, dry_run, computing)
         return
 
     def change(film: "Film") -> "tuple[Storyboard, Directions]":
@@ -51,12 +54,10 @@ def remake(
         again = frozenset({index}) if is_same else frozenset[int]()
         return remade(film, scene, prompt=prompt, seed=seed), Directions(stay=True, again=again)
 
-    filming.direct(folder, change, offline=offline, memory=memory, device=device, dry_run=dry_run)
+    filming.direct(folder, change, computing, dry_run=dry_run)
 
 
-def _candidates(
-    folder: Path, number: int, count: int, prompt: str | None, dry_run: bool, offline: bool, memory: str | None, device: str | None
-) -> None:
+def _candidates(folder: Path, number: int, count: int, prompt: str | None, dry_run: bool, computing: options.Computing) -> None:
     from mask2dit.cli.progress import shown_notes
 
     with shown_notes() as console:
@@ -69,7 +70,7 @@ def _candidates(
         if dry_run:
             typer.echo(f"{folder}: scene {number} with seeds {', '.join(map(str, seeds))}, all other scenes known; the film stays as it is")
             return
-        work = filming.start(film.record.asked, console, offline, memory, device)
+        work = filming.start(film.record.asked, console, computing)
         takes = work.candidates(film, board, number - 1, seeds)
         sheet = write_candidates_sheet(film.folder, number, takes)
     typer.echo(f"\nMade takes {', '.join(str(take.number) for take in takes)} of scene {number}: {sheet}")

@@ -30,4 +30,4 @@ def skip(
 
         return skipped(film, scene, not back), Directions(stay=True)
 
-    filming.direct(folder, change, offline=offline, memory=memory, device=device, dry_run=dry_run)
+    filming.direct(folder, change, options.Computing(offline, memory, device), dry_run=dry_run)

@@ -81,7 +81,7 @@ class Forecast:
     @property
     def num_predictions(self) -> int:
         """How often the transformer is called."""
-        return self.request.num_inference_steps * (1 + self.request.is_guided) * len(self.calls)
+        return (self.request.num_inference_steps + self.request.num_guided_steps) * len(self.calls)
 
     @property
     def stage_seconds(self) -> dict[str, float]:

@@ -60,7 +60,10 @@ def _film(forecast: Forecast) -> Rows:
         yield from ((f"  scene {number}", _frames(each, fps)) for number, each in enumerate(frames, start=1))
         tokens = f"{layout.num_text_tokens:,} text + {layout.num_video_tokens:,} video"
     yield "size", f"{request.width} by {request.height} pixels"
-    yield "steps", f"{request.num_inference_steps}, {_guidance(forecast)}"
+    solver, cache = request.shortcuts.solver, request.shortcuts.step_cache
+    yield "steps", f"{request.num_inference_steps}{f' of {solver}' if solver else ''}, {_guidance(forecast)}"
+    if cache is not None:
+        yield "step cache", f"{cache}, approximate; what it saves is not known beforehand, so the time is the longest that it may take"
     calls = len(forecast.calls)
     at_once = scenes if calls == 1 else f"{_count(min(window, len(frames)), 'scene')}, in {calls} calls of the model"
     yield "at once", f"{at_once}; the model was trained on {'up to ' * (own > 1)}{own}"
@@ -71,10 +74,11 @@ def _film(forecast: Forecast) -> Rows:
 
 
 def _guidance(forecast: Forecast) -> str:
-    if not forecast.request.is_guided:
+    guided, steps = forecast.request.num_guided_steps, forecast.request.num_inference_steps
+    if guided == 0:
         return "without guidance: one prediction in each"
     scales = list(dict.fromkeys(f"{scale:g}" for scale in forecast.request.guidance_scale))
-    return f"guidance {' and '.join(scales)}: two predictions in each"
+    return f"guidance {' and '.join(scales)}: two predictions in {'each' if guided == steps else f'{guided} of them, one in the others'}"
 
 
 def _captions(forecast: Forecast) -> str:

@@ -103,7 +103,7 @@ def page_of(folder: FilmFolder, record: FilmRecord) -> str:
         ("rate", f"{made_with.fps:g} frames a second"),
         ("length", f"{record.duration_seconds:.1f} s"),
         ("model", made_with.model),
-        ("steps", str(made_with.num_inference_steps)),
+        ("steps", made_with.steps),
         ("plan", made_with.attention_plan),
         ("seed", str(record.settings.seed)),
     )

@@ -8,6 +8,7 @@ is what decides: a file that it does not name does not count.
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -111,6 +112,7 @@ def _at_work(
             width=request.width,
             fps=request.fps,
             num_inference_steps=request.num_inference_steps,
+            **asdict(request.shortcuts),
         )
 
     def prepared() -> Prepared:
@@ -272,6 +274,9 @@ class _Making:
                 output_type="latent",
                 callback_on_step_end=step_done,
                 resume=state,
+                solver=made_with.solver,
+                guidance_interval=made_with.guidance_interval,
+                step_cache=made_with.step_cache,
             )
         made = {index: result.scenes[place] for place, index in enumerate(call.scenes) if index in call.make}
         takes = self._keep(made, call.known, candidate)

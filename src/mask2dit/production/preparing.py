@@ -1,7 +1,7 @@
 """From what is asked to what is to be done: the record of the film as it will be, and the plan. Nothing is computed or written."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mask2dit import film
@@ -156,6 +156,7 @@ def assumed_made_with(request: FilmRequest, earlier: FilmRecord | None, asked: M
         width=request.width,
         fps=request.fps,
         num_inference_steps=request.num_inference_steps,
+        **asdict(request.shortcuts),
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from mask2dit.cuts import FilmCheck
 from mask2dit.errors import InputError
 from mask2dit.film import choose_scale
+from mask2dit.film_request import Shortcuts
 from mask2dit.storyboard import LARGEST_SEED
 from mask2dit.video_shape import check_num_frames
 
@@ -26,7 +27,7 @@ NOT_READ = "not read"  # of weights, before they are loaded
 class FilmSettings:
     """What a command may say beside the storyboard; None is the model's own value. A scene's own value goes first.
 
-    `window`: scenes made together at most; 1 makes each by itself.
+    `window`: scenes made together at most; 1 makes each by itself. `solver`, `guidance_interval`, `step_cache`: see `Shortcuts`.
     """
 
     seed: int = 0
@@ -38,6 +39,9 @@ class FilmSettings:
     negative_prompt: str | None = None
     display_scale: int | None = None
     window: int | None = None
+    solver: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    step_cache: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= LARGEST_SEED:
@@ -49,11 +53,17 @@ class FilmSettings:
             raise InputError(f"window: got {self.window}, expected at least one scene; use for example 3")
         if self.num_frames is not None:
             check_num_frames(self.num_frames, "frames per scene")
+        _ = self.shortcuts  # checks them
+
+    @property
+    def shortcuts(self) -> Shortcuts:
+        """Which steps are left out or made cheaper."""
+        return Shortcuts(self.solver, self.guidance_interval, self.step_cache)
 
     def asked(self) -> dict[str, Any]:
         """What `Mask2DiTPipeline.check` and `loading.check_film` take."""
         names = ("height", "width", "num_inference_steps", "guidance_scale", "num_frames", "negative_prompt")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"shortcuts": self.shortcuts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,16 @@ class MadeWith(_Record):
     width: int
     fps: float
     num_inference_steps: int
+    solver: str | None = None
+    guidance_interval: tuple[float, float] | None = None
+    step_cache: str | None = None
+
+    @property
+    def steps(self) -> str:
+        """How many, and what is not as the model was trained: "20", or "12 of dpm++, guided from 0 to 0.6"."""
+        words = f"{self.num_inference_steps}{f' of {self.solver}' if self.solver else ''}"
+        guided = f"guided from {self.guidance_interval[0]:g} to {self.guidance_interval[1]:g}" if self.guidance_interval else None
+        return ", ".join(filter(None, (words, guided, self.step_cache)))
 
     def fits(self, other: "MadeWith", anything: bool) -> bool:
         """Whether scenes made so go into a film made with `other`; anything: of another model, too, if size and rate are the same."""

@@ -171,7 +171,7 @@ def estimate(recipe: DiffusionRecipe, num_devices: int = 1) -> Estimate:
     """Say what a recipe needs on `num_devices` devices. Raises InputError or ModelError where its model or its batch cannot be."""
     check_batch(recipe, num_devices)
     networks = build_networks(recipe)
-    transformer, layout, groups = networks.transformer, networks.layout, get_plan(recipe.plan).groups(networks.layout)
+    transformer, layout, groups = networks.transformer, networks.layout, get_plan(recipe.plan).pattern(networks.layout).groups
     arithmetic, micro_batch = arithmetic_of(recipe, num_devices, recipe.sharding), _micro_batch(recipe, num_devices)
     activations = [max(step_activations(transformer, layout, groups, micro_batch, arithmetic, on)) for on in (False, True)]
     counts = [count for count in (1, 2, 4, 8) if recipe.batch_size % count == 0]
@@ -274,7 +274,7 @@ def step_memory(recipe: DiffusionRecipe, networks: Networks, num_devices: int, s
     if arithmetic.casts:  # autocast keeps a copy of every trained weight till backward has used it; with checkpointing, of one block
         copies = (low * (trained_block if recipe.gradient_checkpointing else trained),) * 2
 
-    groups = get_plan(recipe.plan).groups(networks.layout)
+    groups = get_plan(recipe.plan).pattern(networks.layout).groups
     kept = step_activations(transformer, networks.layout, groups, micro_batch, arithmetic, recipe.gradient_checkpointing)
     encoders = working = 0
     if recipe.latent_cache is None:  # one scene at a time
@@ -327,7 +327,9 @@ def block_activations(block: Any, layout: SceneLayout, groups: Groups, batch: in
     wide: float = arithmetic.norm * (2 + 2 + 2 * learns)
     wide += low * 2 * learns  # what is gated, where the gate learns
     wide += _inputs((attention.to_q, attention.to_k, attention.to_v), arithmetic) + _inputs((attention.to_out[0],), arithmetic)
-    wide += low * (gathered / layout.num_tokens + 1)  # queries, keys and values of the groups, and what they attended to
+    wide += low * gathered / layout.num_tokens  # queries, keys and values of the groups
+    if len(groups) > 1 or _inputs((attention.to_out[0],), arithmetic) != low:  # of one group, it is the output layer's input
+        wide += low  # what they attended to
     wide += _inputs((feed_forward.net[0].proj,), arithmetic) + inner * (low + _inputs((feed_forward.net[2],), arithmetic))
     # Bytes per token: mean and deviation of every norm, attention's log-sum-exp, what adapters have between their two matrices.
     narrow = 4 * (2 * 2 + (2 * 2 + 1) * attention.heads)

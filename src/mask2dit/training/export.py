@@ -37,7 +37,8 @@ def own_values(recipe: DiffusionRecipe, video: VideoConfig) -> dict[str, Any]:
 def _export_lora(recipe: DiffusionRecipe, state: Mapping[str, Tensor], target: Path) -> None:
     if recipe.lora is None:
         raise AssertionError("only adapters are written here")
-    layers = {key.replace(".default.", "."): value.float().contiguous() for key, value in state.items() if ".lora_" in key}
+    dtype = DTYPES[recipe.export_dtype]
+    layers = {key.replace(".default.", "."): value.to(dtype).contiguous() for key, value in state.items() if ".lora_" in key}
     aside = target.with_name(target.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     Mask2DiTPipeline.save_lora_weights(

@@ -18,7 +18,8 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mask2dit.errors import InputError, Mask2DiTError, one_line
+from mask2dit.compiling import compile_blocks
+from mask2dit.errors import InputError, Mask2DiTError
 from mask2dit.loading import load_component
 from mask2dit.model_folder import load_config
 from mask2dit.scene_layout import SceneLayout
@@ -218,8 +219,7 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
         optimizer = build_optimizer(modules, recipe)
     encoder.text_encoder = wrapped.get("text_encoder", encoder.text_encoder)
     if recipe.compile:
-        check_compiler(accelerator.device)
-        transformer.compile_repeated_blocks(fullgraph=True)
+        compile_blocks(transformer, accelerator.device, "set compile=false")
     return Training(
         recipe=recipe,
         accelerator=accelerator,
@@ -249,14 +249,6 @@ def open_encoder(recipe: DiffusionRecipe, start: Path, device: torch.device, nee
     if needs_vae:
         encoder.vae = load_component(start, "vae", dtype).requires_grad_(False).to(device)
     return encoder
-
-
-def check_compiler(device: torch.device) -> None:
-    """Raise InputError, in one line, where torch.compile has no working compiler."""
-    try:
-        torch.compile(lambda tensor: tensor * 2 + 1)(torch.ones(8, device=device))
-    except Exception as error:  # whatever is missing, every back end says it in its own way
-        raise InputError(f"compile: does not work here ({one_line(error)}); set compile=false") from None
 
 
 def open_report(recipe: DiffusionRecipe, folder: RunFolder, cache: LatentCache | None, accelerator: Accelerator) -> ClipReport:

@@ -42,7 +42,8 @@ def scene_loss(
     noisy = torch.where(frame_is_known, latents, scheduler.add_noise(latents, noise, timestep))
     target = scheduler.get_velocity(latents, noise, timestep)
     timestep_per_scene = timestep[:, None] * ~is_known  # [B, S]
-    prediction = model(noisy.to(prompt_embeds.dtype), prompt_embeds, timestep_per_scene, layout, return_dict=False)[0].float()
+    inputs = noisy.to(prompt_embeds.dtype), prompt_embeds, timestep_per_scene, layout
+    prediction = model(*inputs, return_dict=False, known_scenes=known)[0].float()
 
     generated = (~frame_is_known).expand_as(target)
     loss = (prediction - target)[generated].square().mean()
