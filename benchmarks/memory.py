@@ -258,17 +258,18 @@ def block(scenes: int, frames: int) -> dict[str, float]:
 
     from mask2dit import Mask2DiTTransformer3DModel
     from mask2dit.footprint import footprint
+    from mask2dit.plans import get_plan
     from mask2dit.video_shape import Compression, VideoShape
 
     with torch.device("meta"):
         model = Mask2DiTTransformer3DModel(num_layers=1)
     width, layout = 3072, VideoShape(480, 720, (frames,) * scenes, Compression(8, 4, 2)).layout(226)
-    groups = model._plan.groups(layout)
+    pattern = get_plan("symmetric").pattern(layout)
 
     def arguments(device: str) -> tuple[Any, ...]:
-        shapes = ((1, layout.num_video_tokens, width), (1, layout.num_text_tokens, width), (1, scenes, 512))
-        rotary = tuple(torch.ones(layout.num_video_tokens, 64, device=device) for _ in range(2))
-        return (*(torch.full(shape, 0.1, device=device) for shape in shapes), layout, groups, rotary)
+        tensors = (torch.full(shape, 0.1, device=device) for shape in ((1, layout.num_tokens, width), (1, scenes, 512)))
+        rotary = tuple(torch.ones(layout.num_tokens, 64, device=device) for _ in range(2))
+        return (*tensors, layout.segment_lengths, pattern, rotary)
 
     there = arguments("meta")
     counted = footprint(lambda: model.transformer_blocks[0](*there))

@@ -1,0 +1,114 @@
+"""Attention alone, in every form, by the number of scenes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mask2dit.benchmarking.forms import UNMASKED, extra_bytes, forget_mask, make_processor, num_pairs
+from mask2dit.benchmarking.measuring import Call, Measured, Progress, measure
+from mask2dit.benchmarking.settings import PLAN, ROOM, Settings, free_bytes
+from mask2dit.memory import gib
+from mask2dit.plans import AttentionPattern, get_plan
+
+FORWARD, BOTH = "forward", "forward and backward"
+BACKWARD_FLOP = 2.5  # of forward: five products of its size, where forward has two
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCase:
+    """All forms on the tokens of so many scenes. `flop`: of the pairs that meet; `unmasked_flop`: of all pairs."""
+
+    scenes: int
+    direction: str
+    tokens: int
+    flop: float
+    unmasked_flop: float
+    key_value_bytes: int
+    forms: dict[str, Measured] = field(default_factory=dict)
+    problem: str | None = None
+
+    def over_unmasked(self, form: str) -> float | None:
+        """A form's time over that of the unmasked softmax, over the ratio of their arithmetic: 1 is its speed."""
+        if form not in self.forms or UNMASKED not in self.forms:
+            return None
+        ratio = self.forms[form].over(self.forms[UNMASKED])
+        return None if ratio is None else ratio * self.unmasked_flop / self.flop
+
+    def share_of_matmul(self, form: str, rate: float) -> float | None:
+        """The speed that a form reaches, as a share of that of a matrix product."""
+        taken, flop = self.forms[form].median, self.unmasked_flop if form == UNMASKED else self.flop
+        return None if taken is None else flop / rate / taken
+
+
+def measure_attention(settings: Settings, rate: float, progress: Progress, found: list[AttentionCase]) -> None:
+    """Append a case for every direction and number of scenes; rate: FLOP per second that is expected at first."""
+    for direction in (FORWARD, BOTH) if settings.backward else (FORWARD,):
+        left, speed = settings.seconds[0], rate
+        for scenes in settings.scene_counts:
+            case, pattern = _case(settings, scenes, direction)
+            taking = case.unmasked_flop / speed * len(settings.forms) * (settings.rounds + 2)
+            if taking > left:
+                found.append(_without(case, f"left out: about {taking:.0f} s"))
+                continue
+            _measure_case(settings, case, pattern, progress)
+            found.append(case)
+            medians = [each.median for each in case.forms.values() if each.median]
+            if medians:
+                speed = case.unmasked_flop * len(medians) / sum(medians)
+                left -= sum(medians) * (settings.rounds + 2)
+
+
+def _case(settings: Settings, scenes: int, direction: str) -> tuple[AttentionCase, AttentionPattern]:
+    pattern = get_plan(PLAN).pattern(settings.attention_layout(scenes))
+    token = settings.attention_heads * settings.model_config["attention_head_dim"]
+    per_pair = 4 * token * (1 if direction == FORWARD else 1 + BACKWARD_FLOP)
+    tokens = pattern.num_queries
+    size = 2 * tokens * token * settings.dtype.itemsize
+    return AttentionCase(scenes, direction, tokens, num_pairs(pattern) * per_pair, tokens**2 * per_pair, size), pattern
+
+
+def _without(case: AttentionCase, problem: str) -> AttentionCase:
+    return AttentionCase(case.scenes, case.direction, case.tokens, case.flop, case.unmasked_flop, case.key_value_bytes, {}, problem)
+
+
+def _measure_case(settings: Settings, case: AttentionCase, pattern: AttentionPattern, progress: Progress) -> None:
+    """Fill the case's forms."""
+    heads, width = settings.attention_heads, settings.model_config["attention_head_dim"]
+    generator = torch.Generator().manual_seed(0)
+    sizes = (1, case.tokens, heads, width)
+    query, key, value, wish = (torch.randn(sizes, generator=generator).to(settings.device, settings.dtype) for _ in range(4))
+    calls: dict[str, Call] = {}
+    for form in settings.forms:
+        needed = extra_bytes(form, pattern, heads * width * settings.dtype.itemsize, settings.dtype.itemsize)
+        free = free_bytes(settings.device)
+        if needed > ROOM * free:
+            case.forms[form] = Measured(problem=f"out of memory: takes about {gib(needed, up=True)}, {gib(free)} is free")
+        else:
+            calls[form] = _call(form, (query, key, value), pattern, wish if case.direction == BOTH else None)
+    progress.start(f"attention, {case.scenes} scene{'s' * (case.scenes > 1)}, {case.direction}", len(calls) * (settings.rounds + 1))
+    made = measure(calls, settings.rounds, settings.device, progress, (key, value), uncounted=("flex",))
+    progress.done()
+    forget_mask()
+    for form in settings.forms:
+        case.forms[form] = made.get(form) or case.forms[form]
+
+
+def _call(form: str, states: Sequence[Tensor], pattern: AttentionPattern, wish: Tensor | None) -> Callable[[], object]:
+    """One softmax, with its gradients where there is a wish."""
+    processor = make_processor(form)
+    query, key, value = states
+    if wish is None:
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return processor.attend(query, key, value, pattern)
+
+        return forward
+    leaves = [each.detach().requires_grad_() for each in states]
+
+    def both() -> object:
+        return torch.autograd.grad(processor.attend(leaves[0], leaves[1], leaves[2], pattern), leaves, wish)
+
+    return both

@@ -1,0 +1,252 @@
+"""What is measured: the sizes by name, and everything that the command says, checked before anything is measured."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from mask2dit.attention_backends import BACKENDS, choose_attention
+from mask2dit.benchmarking.forms import BOOLEAN_MASK, KERNELS, NFOLD_COPY, UNMASKED, make_processor
+from mask2dit.benchmarking.measuring import describe
+from mask2dit.errors import InputError
+from mask2dit.loading import builtin_model
+from mask2dit.model_folder import load_config, model_values
+from mask2dit.plans import get_plan
+from mask2dit.published import COGVIDEOX_2B, COGVIDEOX_5B, Published
+from mask2dit.scene_layout import SceneLayout
+from mask2dit.transformer import Mask2DiTTransformer3DModel
+from mask2dit.video_shape import Compression, VideoShape
+
+SCENES = 3
+SCENE_COUNTS = (1, 2, 3, 6, 12)
+PLAN = "symmetric"
+ROUNDS = 5
+HEADS_ON_CPU = 4  # heads are alike and computed one after the other, so fewer of them say the same
+ROOM = 0.9  # of the memory that is free
+CUDA_KERNELS = ("_native_cudnn", "_native_flash", "_flash_3")  # beside ours, where nobody asks for some by name
+SECONDS = {"cuda": (300.0, 60.0), "cpu": (100.0, 90.0), "quick": (15.0, 6.0)}  # for attention; for each of both parts of the step
+STEP_SECONDS = {"cuda": 20.0, "cpu": 4.0, "quick": 0.5}  # of one step at most, as far as fewer blocks can keep it so
+
+Video = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A model's widths, and frames, height and width of one scene: a whole one, one for a CPU, one for `--quick`, one for attention alone.
+
+    `config`: of the transformer, with everything that differs from its defaults.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    compression: Compression
+    whole: Video
+    on_cpu: Video
+    quick: Video
+    attention_on_cpu: Video
+    attention_quick: Video
+
+
+def size_names() -> tuple[str, ...]:
+    """What can be asked for."""
+    return ("playhouse", "2b", "5b")
+
+
+def find_size(name: str) -> Size:
+    """Look a size up by its name; InputError names the choices."""
+    if name == "playhouse":
+        folder = builtin_model()
+        values = model_values(folder)
+        own = (values.num_frames, values.height, values.width)
+        config = {key: value for key, value in load_config(folder, "transformer").items() if not key.startswith("_")}
+        # Attention at more pixels than the model's films have, or starting it would be all that there is to measure.
+        return Size(name, config, values.compression, own, own, own, attention_on_cpu=(17, 128, 192), attention_quick=(9, 128, 192))
+    published = {"2b": COGVIDEOX_2B, "5b": COGVIDEOX_5B}
+    if name not in published:
+        raise InputError(f"--size: got {name!r}, expected {', '.join(size_names()[:-1])} or {size_names()[-1]}")
+    return _published(name, published[name])
+
+
+def _published(name: str, model: Published) -> Size:
+    values = model.values()
+    whole = (values.num_frames, values.height, values.width)
+    return Size(name, model.transformer, values.compression, whole, (5, 240, 352), (1, 96, 144), (5, 240, 352), (5, 128, 192))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`forms`: of attention, in the order in which they are shown. `absent`: those that this machine lacks, and why.
+
+    `seconds`: what attention may take, and what each of both parts of the step may, by estimate; `step_seconds`: one step.
+    """
+
+    size: Size
+    device: torch.device
+    dtype: torch.dtype
+    video: Video
+    attention_video: Video
+    scenes: int
+    scene_counts: tuple[int, ...]
+    rounds: int
+    backward: bool
+    compiled: bool
+    backends: tuple[str, ...]
+    absent: Mapping[str, str]
+    seconds: tuple[float, float]
+    step_seconds: float
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Of attention, in the order in which they are shown."""
+        return (UNMASKED, *self.backends, BOOLEAN_MASK, NFOLD_COPY)
+
+    @property
+    def backend(self) -> str:
+        """The one of ours that a film would take."""
+        try:
+            chosen = choose_attention("auto", self.device, self.dtype, self.model_config["attention_head_dim"])
+        except InputError:
+            chosen = "grouped"
+        return chosen if chosen in self.backends else self.backends[0]
+
+    @property
+    def model_config(self) -> Mapping[str, Any]:
+        """All of it, defaults too."""
+        return _whole_config(tuple(sorted((key, value) for key, value in self.size.config.items())))
+
+    @property
+    def attention_heads(self) -> int:
+        """Heads that attention alone is measured with."""
+        heads: int = self.model_config["num_attention_heads"]
+        return heads if self.device.type == "cuda" else min(heads, HEADS_ON_CPU)
+
+    def shape(self, scenes: int, video: Video | None = None) -> VideoShape:
+        """A film of so many scenes."""
+        frames, height, width = video or self.video
+        return VideoShape(height, width, (frames,) * scenes, self.size.compression)
+
+    def attention_layout(self, scenes: int) -> SceneLayout:
+        """The tokens that attention alone is measured on."""
+        return self.shape(scenes, self.attention_video).layout(self.model_config["max_text_seq_length"])
+
+
+@lru_cache(maxsize=8)
+def _whole_config(changes: tuple[tuple[str, Any], ...]) -> Mapping[str, Any]:
+    with torch.device("meta"):
+        return dict(Mask2DiTTransformer3DModel(**{**dict(changes), "num_layers": 1}).config) | dict(changes)
+
+
+def choose_settings(
+    size: str | None = None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    scenes: int = SCENES,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    backends: Sequence[str] = (),
+    backward: bool = False,
+    compiled: bool | None = None,
+    rounds: int = ROUNDS,
+    quick: bool = False,
+) -> Settings:
+    """What to measure; None and () leave the choice to the device. Raises InputError for what this device cannot do."""
+    is_cuda = device.type == "cuda"
+    pace = "quick" if quick else "cuda" if is_cuda else "cpu"
+    found = find_size(size or ("5b" if is_cuda and not quick else "playhouse"))
+    numbers = dtype or (torch.bfloat16 if is_cuda else torch.float32)
+    own = found.quick if quick else found.whole if is_cuda else found.on_cpu
+    alone = found.attention_quick if quick else found.whole if is_cuda else found.attention_on_cpu
+    asked = (frames, height, width)
+    config = _whole_config(tuple(sorted(found.config.items())))
+    taken, absent = _find_backends(backends, device, numbers, config["attention_head_dim"])
+    settings = Settings(
+        size=found,
+        device=device,
+        dtype=numbers,
+        video=_asked(own, asked),
+        attention_video=_asked(alone, asked),
+        scenes=scenes,
+        scene_counts=tuple(sorted({*SCENE_COUNTS, scenes})),
+        rounds=rounds,
+        backward=backward,
+        compiled=is_cuda and not quick if compiled is None else compiled,
+        backends=taken,
+        absent=absent,
+        seconds=SECONDS[pace],
+        step_seconds=STEP_SECONDS[pace],
+    )
+    settings.shape(scenes)  # raises for a size that cannot be
+    return settings
+
+
+def _asked(own: Video, asked: tuple[int | None, int | None, int | None]) -> Video:
+    frames, height, width = (given or default for given, default in zip(asked, own, strict=True))
+    return frames, height, width
+
+
+def _find_backends(
+    asked: Sequence[str], device: torch.device, dtype: torch.dtype, head_dim: int
+) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Those that work, and why the others do not. Raises InputError where one was asked for that does not."""
+    names = tuple(dict.fromkeys(asked)) or (*BACKENDS, *(CUDA_KERNELS if device.type == "cuda" else ()))
+    taken, absent = [], {}
+    for name in names:
+        if name not in BACKENDS and name not in KERNELS:
+            raise InputError(f"--backend: got {name!r}, expected {', '.join(BACKENDS)}, or a kernel of diffusers: {', '.join(KERNELS)}")
+        problem = _problem_of(name, device, dtype, head_dim)
+        if problem is None:
+            taken.append(name)
+        elif asked:
+            raise InputError(f"--backend: got {name}, which does not work on {device} ({problem}); leave it out to measure what does")
+        else:
+            absent[name] = problem
+    return tuple(taken), absent
+
+
+def _problem_of(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why a backend cannot be used; it is tried on a few tokens, but for flex, which would be compiled for them."""
+    if name in BACKENDS:
+        try:
+            choose_attention(name, device, dtype, head_dim)
+        except InputError as error:
+            return str(error).removeprefix("attention: ")
+        return None
+    scratch = Mask2DiTTransformer3DModel(num_attention_heads=1, attention_head_dim=16, num_layers=1, text_embed_dim=8, time_embed_dim=8)
+    try:
+        scratch.set_attention_backend(name)  # also fetches kernels that come from the Hub
+        states = torch.zeros(1, 2 * (16 + 112), 2, head_dim, device=device, dtype=dtype)
+        with torch.no_grad():
+            make_processor(name).attend(states, states, states, get_plan(PLAN).pattern(SceneLayout((16, 16), (112, 112))))
+    except Exception as error:  # a missing package, device or number format, each in words of its own
+        return describe(error).removeprefix("failed: ")
+    finally:
+        scratch.set_attention_backend("native")  # diffusers keeps the last choice for whoever made none
+    return None
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def check_output(folder: Path) -> None:
+    """Raise InputError unless files can be written there; makes the folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder)
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise InputError(
+            f"--output: got {folder}, where nothing can be written ({error.strerror or error}); choose another place"
+        ) from None
