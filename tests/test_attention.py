@@ -14,7 +14,7 @@ from mask2dit import SceneLayout
 from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
 from mask2dit.attention_backends import BACKENDS, choose_attention
 from mask2dit.errors import InputError
-from mask2dit.flex_attention import BLOCK, _block_mask, flex_attend
+from mask2dit.flex_attention import BLOCK, block_mask, flex_attend
 from mask2dit.merged_attention import KERNELS, MergedAttnProcessor, find_kernel
 from mask2dit.plans import PLANS, AttentionPattern, get_plan
 from mask2dit.rope import joint_table, rotary_table
@@ -134,7 +134,7 @@ def test_flex_knows_its_blocks(plan: str, layout: SceneLayout) -> None:
     made = flex_attend(flex_attention, *inputs, pattern)
     torch.testing.assert_close(made.double(), dense_attention(*(each.double() for each in inputs), mask), rtol=0, atol=5e-6)
 
-    blocks = _block_mask(pattern, CPU).to_dense()[0, 0].bool()
+    blocks = block_mask(pattern, CPU).to_dense()[0, 0].bool()
     padded = torch.zeros(len(blocks) * BLOCK, len(blocks) * BLOCK, dtype=torch.bool)
     padded[: layout.num_tokens, : layout.num_tokens] = mask
     assert torch.equal(blocks, padded.unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).any(3).any(1))
@@ -233,7 +233,7 @@ def test_diffusers_kernels_are_called_whatever_the_backend_was() -> None:
     model.set_attention_backend("_native_math")
     try:
         processor = model.transformer_blocks[0].attn1.processor
-        assert isinstance(processor, GroupedAttnProcessor) and processor._attention_backend == "_native_math"
+        assert type(processor) is GroupedAttnProcessor and processor._attention_backend == "_native_math"
     finally:
         tiny.transformer().set_attention_backend("native")  # diffusers keeps the last choice for models that made none
 

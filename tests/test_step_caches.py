@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from torch import Tensor
 import tiny
 from mask2dit import Mask2DiTPipeline
 from mask2dit.errors import InputError
+from mask2dit.sequence_parallel import SequenceParallel
 from mask2dit.step_caches import PYRAMID_HOOK, caching
 from mask2dit.stepper import DenoisingState
 
@@ -146,8 +146,8 @@ def test_what_cannot_be_is_refused(pipeline: Mask2DiTPipeline, monkeypatch: pyte
     with pytest.raises(InputError, match=r"step cache: got pyramid:2 for a transformer with a cache, expected none; disable_cache\(\) it"):
         film(pipeline, step_cache="pyramid")
     pipeline.transformer.disable_cache()
-    monkeypatch.setattr(pipeline, "team", SimpleNamespace(size=2))
-    with pytest.raises(InputError, match=r"step cache: got first-block:0\.05 on 2 processes"):
+    monkeypatch.setattr(pipeline.transformer, "_sequence", SequenceParallel(None, 0, 2))
+    with pytest.raises(InputError, match=r"step cache: got first-block:0\.05 with a sequence over several processes.*expected pyramid"):
         film(pipeline, step_cache="first-block")
 
 

@@ -13,6 +13,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
+from mask2dit.errors import InputError
 from mask2dit.plans import AttentionPattern
 from mask2dit.sequence_parallel import SequenceParallel
 
@@ -40,6 +41,7 @@ class SceneAttnProcessor:
         if image_rotary_emb is not None:
             query = apply_rotary_emb(query, image_rotary_emb, sequence_dim=1)  # in float32
             key = apply_rotary_emb(key, image_rotary_emb, sequence_dim=1)
+        query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, norms give float32
         sequence = attn.sequence
         if sequence is not None:  # from here on all tokens, and this process's heads
             query, key, value = sequence.to_heads((query, key, value), pattern.num_queries)
@@ -50,6 +52,9 @@ class SceneAttnProcessor:
             attended = sequence.to_tokens(attended)
         attended = attn.to_out[0](attended.flatten(2, 3))
         return attn.to_out[1](attended)  # type: ignore[no-any-return]
+
+    def prepare(self, pattern: AttentionPattern, device: torch.device) -> None:
+        """What a pattern needs once for all layers; blocks may be compiled, which this is not part of."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
         """Softmax attention; query [B, N, h, d], key and value [B, M, h, d] → [B, N, h, d]."""
@@ -94,8 +99,10 @@ class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
         self.sequence: SequenceParallel | None = None
 
     def project(self, joint: Tensor) -> Sequence[Tensor]:
-        """[B, N, D] → query, key, value, each [B, N, h·d]; one matmul after `fuse_projections`."""
+        """[B, N, D] → query, key, value, each [B, N, h·d]; one matmul after `fuse_projections`, which knows nothing of adapters."""
         if self.fused_projections:
+            if not isinstance(self.to_q, nn.Linear):
+                raise InputError("adapters: got them with one projection for q, k and v, expected neither; fuse_lora() first, or unfuse it")
             return torch.chunk(self.to_qkv(joint), 3, dim=-1)
         return self.to_q(joint), self.to_k(joint), self.to_v(joint)
 

@@ -1,6 +1,7 @@
 """The attention backends by name, and which of them a device takes. All compute the same; see attention."""
 
 import logging
+from importlib.util import find_spec
 
 import torch
 
@@ -28,6 +29,8 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype, head_d
     where, numbers = str(device.type), str(dtype).removeprefix("torch.")
     if name == "flex" and device.type != "cuda":
         raise InputError(f"attention: got flex on {where}, expected a CUDA device; use auto, merged or grouped")
+    if name == "flex" and find_spec("triton") is None:
+        raise InputError("attention: got flex without triton, which compiles it; install triton, or use auto, merged or grouped")
     kernel = find_kernel(device, dtype, head_dim) if name in ("auto", "merged") else None
     if name == "merged" and kernel is None:
         raise InputError(f"attention: got merged on {where} in {numbers}, where no kernel tells its log-sum-exp; use auto or grouped")

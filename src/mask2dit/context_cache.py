@@ -28,19 +28,20 @@ class ContextCache:
     """What the known scenes of one film are to all layers in one guidance branch; to be filled by one pass over them alone."""
 
     def __init__(self, num_layers: int) -> None:
-        self.num_tokens = 0
-        """Video tokens that are kept; 0 until it is filled."""
-        self._num_layers = num_layers
+        self.num_layers = num_layers
+        self.is_filled = False
+        """Whether a whole pass has seen the known scenes."""
+        self._num_tokens = 0
         self._layers: list[LayerContext] = []
 
     @property
-    def is_filled(self) -> bool:
-        """Whether the known scenes were seen."""
-        return self.num_tokens > 0
+    def num_tokens(self) -> int:
+        """Video tokens that are kept; 0 until it is filled."""
+        return self._num_tokens if self.is_filled else 0
 
     def layers(self, num_text_tokens: int, num_video_tokens: int) -> list[LayerContext]:
         """One for each layer, for a pass over so many tokens: the first pass fills them."""
         if not self.is_filled:
-            self._layers = [LayerContext(num_text_tokens) for _ in range(self._num_layers)]
-            self.num_tokens = num_video_tokens
+            self._layers = [LayerContext(num_text_tokens) for _ in range(self.num_layers)]
+            self._num_tokens = num_video_tokens
         return self._layers

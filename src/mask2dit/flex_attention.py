@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mask2dit.attention import SceneAttnProcessor
+from mask2dit.compiling import allow_kernels
 from mask2dit.errors import InputError
 from mask2dit.plans import AttentionPattern
 
@@ -19,6 +20,10 @@ BLOCK = 128
 
 class FlexAttnProcessor(SceneAttnProcessor):
     """One compiled kernel for all groups of a plan."""
+
+    def prepare(self, pattern: AttentionPattern, device: torch.device) -> None:
+        """See the base class."""
+        block_mask(pattern, device)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
         """See the base class. Raises InputError on a device that has no such kernel with both directions."""
@@ -29,7 +34,7 @@ class FlexAttnProcessor(SceneAttnProcessor):
 
 def flex_attend(flex_attention: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
     """query [B, N, h, d], key and value [B, M, h, d] → [B, N, h, d] by a FlexAttention, compiled or plain."""
-    mask = _block_mask(pattern, query.device)
+    mask = block_mask(pattern, query.device)
     states = (each.transpose(1, 2) for each in (query, key, value))
     return flex_attention(*states, block_mask=mask).transpose(1, 2)  # type: ignore[no-any-return]
 
@@ -38,12 +43,19 @@ def flex_attend(flex_attention: Callable[..., Any], query: Tensor, key: Tensor, 
 def _compiled() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    allow_kernels()  # each layout has its own; uncompiled, it would make all scores
+    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
 
 
-@lru_cache(maxsize=32)
-def _block_mask(pattern: AttentionPattern, device: torch.device) -> Any:
-    """The pattern as FlexAttention's block mask; patterns are kept apart by identity."""
+def block_mask(pattern: AttentionPattern, device: torch.device) -> Any:
+    """The pattern as FlexAttention's block mask, which it keeps."""
+    name = f"flex on {device}"
+    if name not in pattern.kept:
+        pattern.kept[name] = _make_block_mask(pattern, device)
+    return pattern.kept[name]
+
+
+def _make_block_mask(pattern: AttentionPattern, device: torch.device) -> Any:
     from torch.nn.attention.flex_attention import BlockMask
 
     borders = {border for group in pattern.groups for piece in group.keys for border in (piece.start, piece.stop)}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mask2dit.attention import GroupedAttnProcessor, SceneAttnProcessor
+from mask2dit.attention import GroupedAttnProcessor
 from mask2dit.errors import InputError
 from mask2dit.plans import AttentionCall, AttentionPattern
 
@@ -108,19 +108,21 @@ def _works(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: i
         with torch.no_grad():
             made, lse, rest = kernel.forward(*there)
             grads = kernel.backward(grad.to(device, dtype), *there, output.to(device, dtype), lse, *rest)
+    except torch.OutOfMemoryError:
+        raise  # says nothing of the kernel
     except (RuntimeError, NotImplementedError, AttributeError, TypeError):
         return False
     pairs = [(made, output), (lse, scores.logsumexp(-1)), *zip(grads, (each.grad for each in exact), strict=True)]
     return all(got.shape == want.shape and torch.allclose(got.cpu().double(), want.detach(), atol=tolerance) for got, want in pairs)
 
 
-class MergedAttnProcessor(SceneAttnProcessor):
+class MergedAttnProcessor(GroupedAttnProcessor):
     """The calls of a plan, merged by their log-sum-exp. A plan of one group is one call of the kernel that diffusers dispatches to."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
         """See the base class. Raises InputError where no kernel tells its log-sum-exp."""
         if len(pattern.groups) == 1:
-            return GroupedAttnProcessor.attend(self, query, key, value, pattern)  # type: ignore[arg-type]
+            return super().attend(query, key, value, pattern)
         kernel = find_kernel(query.device, query.dtype, query.shape[-1])
         if kernel is None:
             raise InputError(

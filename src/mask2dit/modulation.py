@@ -30,7 +30,7 @@ def add_gated(residual: Tensor, states: Tensor, gate: Tensor, lengths: Sequence[
     parts, gates = _runs(states, lengths), _rows(gate, lengths)
     if _joins():
         return residual + torch.cat([(factor * part).flatten(1, 2) for part, factor in zip(parts, gates, strict=True)], dim=1)
-    gated = torch.empty_like(states)
+    gated = torch.empty_like(states, dtype=torch.promote_types(states.dtype, residual.dtype))
     for part, factor, place in zip(parts, gates, _runs(gated, lengths), strict=True):
         torch.mul(factor, part, out=place)
     return gated.add_(residual)

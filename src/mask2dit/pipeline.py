@@ -241,7 +241,7 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         if resume is not None and [tuple(scene.shape) for scene in resume.latents] != shapes:
             raise InputError(f"resume: got {len(resume.latents)} scenes of other shapes, expected those of this call; leave it out")
         self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
-        check_step_cache(request.shortcuts.step_cache, self.transformer, self.team.size if self.team else 1)
+        check_step_cache(request.shortcuts.step_cache, self.transformer)
         for remark in self._remarks(request, known, resume):
             warnings.warn(remark, stacklevel=3)  # torch.no_grad is one frame
         try:
@@ -305,7 +305,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         scheduler = make_scheduler(request.shortcuts.solver, self.scheduler)
         scheduler.set_timesteps(request.num_inference_steps, device=device)
         stepper = Stepper(scheduler, generator_per_scene(generator, len(scenes)), resume)
-        predict = self._predictor(scenes, frozenset(known), branches)
+        own = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
+        predict = self._predictor(scenes, frozenset(known), branches, f"{request} {own}")
         lengths, done = [len(scene) for scene in scenes], resume.step if resume else 0
         with caching(self.transformer, request.shortcuts.step_cache, request.num_inference_steps) as clock:
             denoising = Denoising(request, predict, stepper, clock)
@@ -319,8 +320,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
                     scenes = [scenes[s] if s in known else piece for s, piece in enumerate(pieces)]
         return [known[s].to(device) if s in known else scene for s, scene in enumerate(scenes)]
 
-    def _predictor(self, scenes: Sequence[Tensor], known: frozenset[int], branches: Mapping[str, Tensor]) -> Predictor:
-        """What predicts this film, here or in the team's processes."""
+    def _predictor(self, scenes: Sequence[Tensor], known: frozenset[int], branches: Mapping[str, Tensor], settings: str) -> Predictor:
+        """What predicts this film, here or in the team's processes, which must have the same settings."""
         patch = self.values.compression.patch
         grid = (scenes[0].shape[-2] // patch, scenes[0].shape[-1] // patch)
         lengths = tuple(len(scene) for scene in scenes)
@@ -328,7 +329,7 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         film, device = Film(branches, layout, lengths, grid, known), self._execution_device
         if self.team is None:
             return Predictor(self.transformer, film, device)
-        return TeamPredictor(self.transformer, film, device, self.team)
+        return TeamPredictor(self.transformer, film, device, self.team, settings)
 
     def _start(
         self,

@@ -8,6 +8,7 @@ Kernels belong to attention.
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from mask2dit.errors import InputError
 from mask2dit.scene_layout import SceneLayout, join_slices, subtract_slices
@@ -30,7 +31,7 @@ class AttentionCall:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionPattern:
-    """A plan at work on one layout, in both forms. It equals nothing but itself, so that what is made of it can be kept by it."""
+    """A plan at work on one layout, in both forms."""
 
     groups: tuple[AttentionGroup, ...]
     """Each with all of its keys; together the queries are every token once."""
@@ -43,6 +44,9 @@ class AttentionPattern:
 
     num_queries: int
     num_keys: int
+
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What a backend has made of it, by a name of its own."""
 
 
 @dataclass(frozen=True, slots=True)

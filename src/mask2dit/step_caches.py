@@ -103,14 +103,14 @@ def words_of(cache: StepCache) -> str:
     return f"{cache.name}:{cache.amount:g}"
 
 
-def check_step_cache(text: str | None, transformer: Any, num_processes: int) -> None:
+def check_step_cache(text: str | None, transformer: Any) -> None:
     """Raise InputError where a cache cannot be used for a film."""
     if text is None:
         return
-    if num_processes > 1:
+    if transformer.shares_sequence and isinstance(read_step_cache(text), FirstBlockCache):
         raise InputError(
-            f"step cache: got {text} on {num_processes} processes, of which each would decide for its own tokens, expected one process; "
-            "leave it out"
+            f"step cache: got {text} with a sequence over several processes, of which each would decide for its own tokens, expected "
+            "pyramid, whose steps are fixed; or two processes, for the guidance branches side by side"
         )
     if transformer.is_compiled and isinstance(read_step_cache(text), PyramidCache):
         raise InputError(

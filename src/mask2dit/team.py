@@ -15,15 +15,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mask2dit.errors import InputError, Mask2DiTError
+from mask2dit.errors import InputError, Mask2DiTError, one_line
 from mask2dit.memory import is_out_of_memory
 from mask2dit.predictor import Film, Predictor
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
 PATIENCE = timedelta(days=1)  # how long followers wait for a leader that decodes, or writes; one that is gone is noticed at once
+GONE = ("Connection closed", "Connection reset", "Connection refused", "Broken pipe", "Socket closed")
+ON_DISK = "what is made is on disk, and the same command goes on from there"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Team:
     """All processes that were started together. `branches`: how many guidance branches are computed side by side, 1 or 2.
 
@@ -37,6 +39,9 @@ class Team:
     led: bool
     control: Any
     """The group for messages, which lie in main memory."""
+
+    listening: bool = True
+    """Of the leader's: whether the others wait for a message now, and not in the middle of what they were sent."""
 
     @classmethod
     def form(cls, device: torch.device | str = "cpu", *, guided: bool = True, led: bool = False) -> "Team":
@@ -75,6 +80,14 @@ class Team:
         with ends_together():
             dist.broadcast_object_list([message], src=0, group=self.control)
 
+    @contextmanager
+    def sent(self, message: tuple[Any, ...]) -> Iterator[None]:
+        """What all do together after the leader's message; where it fails for the leader, the others are not listening any more."""
+        self.send(message)
+        self.listening = False
+        yield
+        self.listening = True
+
     def receive(self) -> tuple[Any, ...]:
         """What the leader sent."""
         box: list[Any] = [None]
@@ -82,14 +95,19 @@ class Team:
             dist.broadcast_object_list(box, src=0, group=self.control)
         return tuple(box[0])
 
+    def gather(self, own: Any) -> list[Any]:
+        """What every process has to say, by rank."""
+        said: list[Any] = [None] * self.size
+        with ends_together():
+            dist.all_gather_object(said, own, group=self.control)
+        return said
+
     def check_same(self, *tensors: Tensor, words: str) -> None:
         """Raises InputError, on every process, where they were not given the same."""
         digest = hashlib.sha256(words.encode())
         for tensor in tensors:
             digest.update(tensor.detach().float().cpu().numpy().tobytes())
-        digests: list[Any] = [None] * self.size
-        with ends_together():
-            dist.all_gather_object(digests, digest.hexdigest(), group=self.control)
+        digests = self.gather(digest.hexdigest())
         others = [str(rank) for rank in range(self.size) if digests[rank] != digests[0]]
         if others:
             raise InputError(
@@ -99,11 +117,11 @@ class Team:
 
 
 class TeamPredictor(Predictor):
-    """One film's predictions, by a team; every process gets all of them."""
+    """One film's predictions, by a team; every process gets all of them. `settings`: all else that must be the same on processes."""
 
-    def __init__(self, transformer: Mask2DiTTransformer3DModel, film: Film, device: torch.device, team: Team) -> None:
+    def __init__(self, transformer: Mask2DiTTransformer3DModel, film: Film, device: torch.device, team: Team, settings: str = "") -> None:
         super().__init__(transformer, film, device)
-        self._team, self._checked = team, False
+        self._team, self._settings = team, settings
         if team.led and team.rank == 0:
             team.send(("film", _moved(film, torch.device("cpu"))))
 
@@ -111,11 +129,16 @@ class TeamPredictor(Predictor):
         """See the base class."""
         team = self._team
         if team.led and team.rank == 0:
-            team.send(("step", [scene.cpu() for scene in scenes], t.cpu(), tuple(names)))
-        elif not team.led and not self._checked:
-            words = f"{self.film.layout} {self.film.lengths} {sorted(self.film.known)} {names}"
-            team.check_same(t, *scenes, *self.film.branches.values(), words=words)
-            self._checked = True
+            with team.sent(("step", [scene.cpu() for scene in scenes], t.cpu(), tuple(names))):
+                return self._together(scenes, t, names)
+        if not team.led:  # at every step, for a generator of one's own would lead them apart later
+            film = self.film
+            words = f"{self._settings} {film.layout} {film.lengths} {sorted(film.known)} {names}"
+            team.check_same(t, *scenes, *film.branches.values(), words=words)
+        return self._together(scenes, t, names)
+
+    def _together(self, scenes: Sequence[Tensor], t: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        team = self._team
         with ends_together():
             made = super().joined(scenes, t, [name for index, name in enumerate(names) if index % team.branches == team.branch])
             return {name: self._shared(made.get(name), scenes[0], index % team.branches) for index, name in enumerate(names)}
@@ -151,21 +174,19 @@ def follow(transformer: Mask2DiTTransformer3DModel, team: Team) -> tuple[Any, ..
 
 @contextmanager
 def ends_together() -> Iterator[None]:
-    """Say in words that another process is gone."""
+    """Say in words that another process is gone, or what else is wrong between them."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, Mask2DiTError) or is_out_of_memory(error) or not _is_of_connection(error):
+        if isinstance(error, Mask2DiTError) or is_out_of_memory(error):
             raise
-        raise Mask2DiTError(
-            "several devices: another process ended before the film was made; its own message says why; what is made is on disk, and the "
-            "same command goes on from there"
-        ) from error
-
-
-def _is_of_connection(error: RuntimeError) -> bool:
-    words = ("Connection closed", "Connection reset", "Broken pipe", "gloo", "NCCL", "Socket", "connect")
-    return isinstance(error, dist.DistError) or any(each in str(error) for each in words)
+        if any(each in str(error) for each in GONE):
+            raise Mask2DiTError(
+                f"several devices: another process ended before the film was made; its own message says why; {ON_DISK}"
+            ) from error
+        if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
+            raise Mask2DiTError(f"several devices: the processes cannot go on together ({one_line(error)}); {ON_DISK}") from error
+        raise
 
 
 def _moved(film: Film, device: torch.device) -> Film:

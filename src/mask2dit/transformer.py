@@ -5,6 +5,7 @@ Read `Mask2DiTTransformer3DModel.forward` first: it shows the whole. What differ
 """
 
 from collections.abc import Sequence, Set
+from types import MethodType
 from typing import Any
 
 import torch
@@ -170,6 +171,11 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         self.register_to_config(attention_plan=name)
 
     @property
+    def shares_sequence(self) -> bool:
+        """Whether this process holds a part of the tokens only; see `share_sequence`."""
+        return self._sequence is not None
+
+    @property
     def is_context_blind(self) -> bool:
         """Whether known scenes see no generated one, so that what they are to these can be kept from step to step."""
         return not self._plan.known_reads_generated
@@ -182,9 +188,9 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         """
         place = torch.device(device) if device is not None else self.device
         chosen = choose_attention(name, place, self.dtype, self.config.attention_head_dim)
-        for module in self.modules():
-            if isinstance(module, SceneAttention) and type(module.processor) is not BACKENDS[chosen]:
-                module.set_processor(BACKENDS[chosen]())  # type: ignore[operator]  # a mixin without types
+        for attention in self._attentions():
+            if type(attention.processor) is not BACKENDS[chosen]:
+                attention.set_processor(BACKENDS[chosen]())
         return chosen
 
     def set_attention_backend(self, backend: str) -> None:
@@ -197,8 +203,9 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
 
         Unlike in diffusers, what hooks do around a block stays outside of it, if they are attached later.
         """
+        compiled = torch.compile(Mask2DiTBlock.forward, *args, **kwargs)
         for block in self.transformer_blocks:
-            block.forward = torch.compile(block.forward, *args, **kwargs)
+            block.forward = MethodType(compiled, block)  # a method, for a deep copy takes it along to the copied block
         self.is_compiled = True
 
     def share_sequence(self, group: Any = None) -> None:
@@ -207,9 +214,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         Raises InputError where the heads do not divide by the processes.
         """
         self._sequence = SequenceParallel.join(self.config.num_attention_heads, group)
-        for module in self.modules():
-            if isinstance(module, SceneAttention):
-                module.sequence = self._sequence
+        for attention in self._attentions():
+            attention.sequence = self._sequence
 
     def enable_parallelism(self, *, config: Any, cp_plan: Any = None) -> None:
         """Diffusers' way to ask for it: a ContextParallelConfig with a ulysses_degree becomes `share_sequence`.
@@ -228,6 +234,9 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             raise InputError(f"enable_parallelism: got ulysses_degree {degree} for {world} processes, expected a divisor; use torchrun")
         groups = [dist.new_group(range(first, first + degree)) for first in range(0, dist.get_world_size(), degree)]
         self.share_sequence(groups[dist.get_rank() // degree])
+
+    def _attentions(self) -> list[SceneAttention]:
+        return [module for module in self.transformer_blocks.modules() if isinstance(module, SceneAttention)]
 
     @apply_lora_scale("attention_kwargs")  # type: ignore[untyped-decorator]
     def forward(
@@ -254,7 +263,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         Returns `.sample` [B, F, C, H, W]. Raises InputError where these disagree.
         """
         del attention_kwargs  # the decorator has used it
-        known = self._one_set(known_scenes)
+        known = self._asked_set(known_scenes, len(hidden_states), layout.num_scenes)
         if known is None:
             samples = (torch.split(each, 1) for each in (hidden_states, encoder_hidden_states, timestep))
             inputs = zip(*samples, known_scenes, strict=True)
@@ -265,6 +274,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         patch = self.config.patch_size
         grid = (height // patch, width // patch)
         self._check(hidden_states, encoder_hidden_states, timestep, layout, image_rotary_emb)
+        if context is not None and context.num_layers != len(self.transformer_blocks):
+            raise InputError(f"context: got one for {context.num_layers} layers, expected {len(self.transformer_blocks)}")
         if context is not None and (self._plan.known_reads_generated or image_rotary_emb is None):
             raise InputError(
                 f"context: got one with the plan {self._plan.name} and {'no' if image_rotary_emb is None else 'a'} rotary table, expected "
@@ -284,6 +295,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             own, lengths = self._sequence.share(layout.num_tokens), self._sequence.lengths(lengths)
             joint, rotary = joint[:, own], rotary and (rotary[0][own], rotary[1][own])
         pattern = self._plan.pattern(layout, known, context.num_tokens if context else 0)
+        for attention in self._attentions()[:1]:
+            attention.processor.prepare(pattern, joint.device)
         contexts = context.layers(layout.num_text_tokens, layout.num_video_tokens) if context else [None] * len(self.transformer_blocks)
 
         for block, kept in zip(self.transformer_blocks, contexts, strict=True):
@@ -291,6 +304,8 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
                 joint = self._gradient_checkpointing_func(block, joint, temb, lengths, pattern, rotary, kept)
             else:
                 joint = block(joint, temb, lengths, pattern, rotary, kept)
+        if context is not None:
+            context.is_filled = True
 
         texts, videos = lengths[: layout.num_scenes], lengths[layout.num_scenes :]
         video = self.norm_out(self.norm_final(joint[:, sum(texts) :]), temb, videos)  # [B, ΣV, D]
@@ -301,13 +316,20 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         output = patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)  # [B, F, C, H, W]
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
-    def _one_set(self, known_scenes: Set[int] | Sequence[Set[int]]) -> Set[int] | None:
-        """The known scenes that the plan asks for; None where they differ from sample to sample."""
+    def _asked_set(self, known_scenes: Set[int] | Sequence[Set[int]], batch: int, num_scenes: int) -> Set[int] | None:
+        """The known scenes that the plan asks for; None where each sample has its own, also if these happen to be the same.
+
+        For processes that share weights must call the blocks equally often, whatever their samples are.
+        """
+        sets = [known_scenes] if isinstance(known_scenes, Set) else known_scenes
+        if len(sets) not in (1, batch) or (len(sets) == 1 != batch and sets is known_scenes):
+            raise InputError(f"known_scenes: got {len(sets)} sets for {batch} samples, expected one for all, or one for each")
+        for each in sets:
+            if not each <= set(range(num_scenes)):
+                raise InputError(f"known_scenes: got {sorted(each)}, expected indices from 0 to {num_scenes - 1}")
         if self._plan.known_reads_generated:
             return frozenset()
-        if isinstance(known_scenes, Set):
-            return known_scenes
-        return known_scenes[0] if all(each == known_scenes[0] for each in known_scenes) else None
+        return sets[0] if len(sets) == 1 else None
 
     def rotary_table(
         self, num_latent_frames: int, grid: tuple[int, int], device: torch.device | str | None = None

@@ -45,8 +45,16 @@ def use_all_cores() -> None:
     """
     import torch
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores())))
+    said, own = os.environ.get("OMP_NUM_THREADS"), max(1, usable_cores() // processes_here())
+    if said is None:
+        torch.set_num_threads(min(torch.get_num_threads(), own))
+    elif said == "1" and processes_here() > 1:  # torchrun says so by itself
+        torch.set_num_threads(own)
+
+
+def processes_here() -> int:
+    """How many processes of this machine were started together, by torchrun."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def usable_cores(limits: Path = CGROUP_LIMITS) -> int:

@@ -30,7 +30,7 @@ from mask2dit.cli import (
     write,
 )
 from mask2dit.cli.quiet import quieten_imports
-from mask2dit.cli.together import in_a_team
+from mask2dit.cli.together import alone, in_a_team
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
 WELCOME = """mask2dit makes films of several scenes from a storyboard. Type one of these:
@@ -76,22 +76,22 @@ def _fail(message: str, status: int) -> int:
 
 app = typer.Typer(cls=_Commands, add_completion=False, rich_markup_mode="rich", invoke_without_command=True)
 app.command("generate")(in_a_team(generate.generate))
-app.command("batch")(batch.batch)
+app.command("batch")(alone(batch.batch))
 app.command("remake")(in_a_team(remake.remake))
 app.command("insert")(in_a_team(insert.insert))
-app.command("skip")(skip.skip)
+app.command("skip")(alone(skip.skip))
 app.command("extend")(in_a_team(extend.extend))
-app.command("doctor")(doctor.doctor)
-app.command("check")(check.check)
-app.command("bench")(bench.bench)
-app.command("evaluate")(evaluate.evaluate)
-app.command("storyboard")(storyboard.storyboard)
-app.command("write")(write.write)
-app.command("import")(import_.import_)
-app.command("export")(export.export)
-app.command("curate")(curate.curate)
+app.command("doctor")(alone(doctor.doctor))
+app.command("check")(alone(check.check))
+app.command("bench")(alone(bench.bench))
+app.command("evaluate")(alone(evaluate.evaluate))
+app.command("storyboard")(alone(storyboard.storyboard))
+app.command("write")(alone(write.write))
+app.command("import")(alone(import_.import_))
+app.command("export")(alone(export.export))
+app.command("curate")(alone(curate.curate))
 app.command("train")(train.train)
-app.command("words")(words.words)
+app.command("words")(alone(words.words))
 
 
 def _show_version(wanted: bool) -> None:

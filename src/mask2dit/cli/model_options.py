@@ -134,9 +134,13 @@ def memory_is_asked(memory: str | None, weights: str) -> bool:
 
 
 def memory_room(memory: str | None, device: "torch.device") -> tuple[int, int | None]:
-    """Bytes on the device, as asked or as free; and those free in main memory, None where that is the device's own."""
-    from mask2dit.cli.machine import free_bytes
+    """Bytes on the device, as asked or as free; and those free in main memory, None where that is the device's own.
+
+    Of main memory, each of several processes on this machine may have its share.
+    """
+    from mask2dit.cli.machine import free_bytes, processes_here
     from mask2dit.memory import parse_bytes
 
-    limit = parse_bytes(memory) if memory is not None else free_bytes(device)
-    return limit, free_bytes(None) if device.type != "cpu" else None
+    own = free_bytes(None) // processes_here()
+    limit = parse_bytes(memory) if memory is not None else own if device.type == "cpu" else free_bytes(device)
+    return limit, own if device.type != "cpu" else None

@@ -1,6 +1,8 @@
-"""Commands that make films, under torchrun: the first process leads, the others load its model and compute what it sends them."""
+"""Commands under torchrun: those that make films are led by the first process, the others load its model and compute what it sends them."""
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -9,7 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from mask2dit.errors import InputError, Mask2DiTError
+
 if TYPE_CHECKING:
+    import torch
+
     from mask2dit.cli.model_options import ModelChoice
     from mask2dit.memory import Choice
     from mask2dit.pipeline import Mask2DiTPipeline
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _teams: "list[Team]" = []  # of this command; empty where it is one process
+ENDED = "error: several devices: told to end, as all are when one has ended; what is made is on disk; the same command goes on\n"
 
 
 def in_a_team(command: Command) -> Command:
@@ -24,16 +31,32 @@ def in_a_team(command: Command) -> Command:
 
     @wraps(command)
     def run(**options: Any) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if _num_processes() < 2:
             command(**options)
             return
         guidance = options.get("guidance")
-        with _team(options.get("device"), guided=guidance is None or guidance > 1) as team:
+        with _told_when_ended(), _first_alone_says(), _team(options.get("device"), guided=guidance is None or guidance > 1) as team:
             if team.rank:
                 _follow(team)
             else:
                 typer.echo(f"several devices: {team.words}", err=True)
-                command(**options)
+                command(**options | {"device": str(team.device)})
+
+    return run  # type: ignore[return-value]
+
+
+def alone(command: Command) -> Command:
+    """Refuse to run a command in several processes, each of which would do all of it."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        with _first_alone_says():
+            if _num_processes() > 1:
+                raise InputError(
+                    f"several devices: got {_num_processes()} processes, expected one for this command; torchrun is for generate, remake, "
+                    "insert, extend and train"
+                )
+        command(**options)
 
     return run  # type: ignore[return-value]
 
@@ -44,64 +67,143 @@ def load(chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline":
         return chosen.load(*how)
     (team,) = _teams
     kept, _, *rest = how
-    team.send(("load", chosen, kept, *rest))
-    pipeline = chosen.load(*how)
+    with team.sent(("load", chosen, kept, *rest)):
+        return _loaded(team, chosen, *how)
+
+
+def _loaded(team: "Team", chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline":
+    """The pipeline, once every process has it. Where one cannot, the first process says why."""
+    problem: Mask2DiTError | None = None
+    try:
+        pipeline = chosen.load(*how)
+    except Mask2DiTError as error:
+        problem = error
+    problems = team.gather(problem and str(problem))
+    if problem is not None:
+        raise problem
+    for rank, other in enumerate(problems):
+        if other is not None:
+            raise Mask2DiTError(f"several devices: process {rank}: {other}")
     pipeline.join_team(team)
     return pipeline
+
+
+def _num_processes() -> int:
+    """How many were started together. Raises InputError where that is half said."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1 and "RANK" not in os.environ:
+        raise InputError(f"several devices: got WORLD_SIZE {count} without RANK, expected both, as torchrun sets them; use torchrun")
+    return count
+
+
+def _own_device(name: str | None) -> "torch.device":
+    """This process's own GPU, or the CPU. Raises InputError, on all alike, where there are not enough."""
+    import torch
+
+    from mask2dit.cli.machine import checked_device, processes_here
+
+    if name not in (None, "cuda") or not torch.cuda.is_available():
+        place = torch.device(checked_device(name))
+        if place.type == "cuda":
+            raise InputError(
+                f"--device: got {name} for several processes, expected a GPU for each; leave it out, or choose by CUDA_VISIBLE_DEVICES"
+            )
+        return place
+    count = torch.cuda.device_count()
+    if processes_here() > count:
+        raise InputError(
+            f"several devices: got {processes_here()} processes and {count} GPUs here, expected one for each; use --nproc-per-node {count}"
+        )
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(own)
+    return own
+
+
+@contextmanager
+def _first_alone_says() -> Iterator[None]:
+    """Mistakes that all processes meet alike are told once."""
+    try:
+        yield
+    except (InputError, KeyboardInterrupt) as error:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        raise typer.Exit(2 if isinstance(error, InputError) else 130) from None
+
+
+@contextmanager
+def _told_when_ended() -> Iterator[None]:
+    """torchrun ends all processes when one has ended: say so. By a thread, for the main one may wait in a kernel then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+
+    def wait() -> None:
+        while signals := os.read(read, 1):
+            if signals[0] == signal.SIGTERM:
+                os.write(2, ENDED.encode())
+                os._exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None), signal.set_wakeup_fd(write)
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.set_wakeup_fd(before[1])
+        os.close(write)  # ends the thread
 
 
 @contextmanager
 def _team(device: str | None, *, guided: bool) -> "Iterator[Team]":
     """The processes of this command, the first of which leads; when it ends, the others are told."""
-    import torch
     import torch.distributed as dist
 
-    from mask2dit.cli.machine import checked_device
     from mask2dit.team import Team
 
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    place = checked_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.startswith("cuda") else "gloo")
+    place = _own_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     team = Team.form(place, guided=guided, led=True)
     _teams.append(team)
     try:
         yield team
     except BaseException:
-        if team.rank == 0:
-            _release(team)
+        if team.rank == 0 and team.listening:  # else they wait for something else, and end when this process has ended
+            with suppress(Mask2DiTError):  # one that is gone already is no reason for another message
+                team.send(("stop",))
         raise
     else:
         if team.rank == 0:
             team.send(("stop",))
     finally:
         _teams.clear()
-        dist.destroy_process_group()
-
-
-def _release(team: "Team") -> None:
-    """Let the others go after a mistake; one that is gone already is no reason for another message."""
-    from mask2dit.errors import Mask2DiTError
-
-    with suppress(Mask2DiTError):
-        team.send(("stop",))
+        if team.listening:  # else it might wait for them
+            dist.destroy_process_group()
 
 
 def _follow(team: "Team") -> None:
     """Do what the leader asks for until it stops."""
+    from mask2dit.cli.machine import use_all_cores
     from mask2dit.cli.quiet import quieten_libraries
-    from mask2dit.team import follow
+    from mask2dit.memory import is_out_of_memory
+    from mask2dit.team import ON_DISK, follow
 
     quieten_libraries()
+    use_all_cores()
     try:
         message = team.receive()
         while message[0] == "load":
             chosen, kept, *rest = message[1:]
-            pipeline = chosen.load(_without_text(kept), (), *rest)
-            pipeline.join_team(team)
+            try:
+                pipeline = _loaded(team, replace(chosen, device=team.device), _without_text(kept), (), *rest)
+            except Mask2DiTError:
+                raise typer.Exit(1) from None  # the leader says it
             message = follow(pipeline.transformer, team)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Mask2DiTError(f"several devices: process {team.rank} is out of memory; make it smaller with --memory; {ON_DISK}") from error
 
 
 def _without_text(kept: "Choice | None") -> "Choice | None":
