@@ -190,7 +190,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         chosen = choose_attention(name, place, self.dtype, self.config.attention_head_dim)
         for attention in self._attentions():
             if type(attention.processor) is not BACKENDS[chosen]:
-                attention.set_processor(BACKENDS[chosen]())
+                attention.set_processor(BACKENDS[chosen]())  # type: ignore[operator]  # a mixin without types
         return chosen
 
     def set_attention_backend(self, backend: str) -> None:
