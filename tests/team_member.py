@@ -4,7 +4,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -83,10 +85,49 @@ def with_offload() -> dict[str, torch.Tensor]:
     return {"offloaded": film(made)}
 
 
-def different(rank: int) -> None:
+DIFFERENT: tuple[dict[str, Any], ...] = (
+    {"captions": [*CAPTIONS[:2], "a green bear sleeps"]},
+    {"guidance_scale": 2.0},
+    {"num_inference_steps": 3},
+    {"solver": "dpm++"},
+    {"guidance_interval": (0.0, 0.5)},
+)
+
+
+def different(rank: int, options: dict[str, Any]) -> None:
+    """All processes but the first one have other options."""
     made = pipeline()
     made.join_team(Team.form())
-    film(made, CAPTIONS if rank == 0 else [*CAPTIONS[:2], "a green bear sleeps"])
+    film(made, **(options if rank else {}))
+
+
+def drifting(rank: int) -> None:
+    """The same noise at first, and then each process draws its own."""
+    made = pipeline()
+    made.join_team(Team.form())
+    torch.manual_seed(rank)
+    latents = torch.randn(1, 6, 4, 4, 6, generator=torch.Generator().manual_seed(0))
+    made(CAPTIONS, num_frames=FRAMES, latents=latents, solver="sde-dpm++", output_type="latent")
+
+
+def cached() -> dict[str, torch.Tensor]:
+    """Guidance branches side by side with either cache; a shared sequence with the one whose steps are fixed."""
+    results = {}
+    side, shared = pipeline(), pipeline()
+    side.join_team(Team.form())
+    shared.join_team(Team.form(guided=False))
+    if dist.get_world_size() == 2:
+        results["first-block"] = film(side, num_inference_steps=10, step_cache="first-block:1e9")
+    results["pyramid"] = film(shared, num_inference_steps=10, step_cache="pyramid:2")
+    return results
+
+
+def compiled() -> dict[str, torch.Tensor]:
+    """A shared sequence, with compiled blocks."""
+    made = pipeline()
+    made.transformer.compile_repeated_blocks(fullgraph=True, backend="aot_eager")
+    made.join_team(Team.form(guided=False))
+    return {"compiled": film(made)}
 
 
 def heads() -> None:
@@ -125,9 +166,10 @@ def main() -> None:
         return
     tensors = {f"side by side, {name}": each for name, each in films(guided=True).items()}
     tensors |= {f"sequence, {name}": each for name, each in films(guided=False).items()}
-    tensors |= through_diffusers() | led(rank) | with_offload()
+    tensors |= through_diffusers() | led(rank) | with_offload() | cached() | compiled()
     save_file({name: each.contiguous() for name, each in tensors.items()}, folder / f"{rank}.safetensors")
-    lines = [message(lambda: different(rank)), message(heads)]
+    lines = [message(partial(different, rank, options)) for options in DIFFERENT]
+    lines += [message(lambda: drifting(rank)), message(heads)]
     (folder / f"{rank}.txt").write_text("\n".join(lines), encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -179,18 +180,38 @@ class Operations(TorchDispatchMode):
 @pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("plan", PLANS)
 def test_no_tensor_has_a_row_and_a_column_per_token(backend: str, plan: str) -> None:
-    layout = SceneLayout((30, 20, 40), (120, 90, 150))
-    joint, rotary = states(layout)
-    attn, pattern = attention(backend), get_plan(plan).pattern(layout, {0})
+    """Not even one group's: its queries times its keys are many more numbers than the widest of activations."""
+    layout = SceneLayout((60, 40, 80), (240, 180, 300))
+    pattern = get_plan(plan).pattern(layout, {0})
+    query, key, value = (each[:1].requires_grad_() for each in softmax_inputs(pattern, torch.float32))
+    fewest = min(_length(group.queries) * _length(group.keys) for group in pattern.groups if group.queries[-1].stop > 180)
+    assert fewest > query.numel()  # else it would say nothing
     with Operations() as seen:
-        attn(joint.requires_grad_(), pattern, rotary).sum().backward()
-    assert seen.elements < layout.num_tokens**2 / 3
+        ON_CPU[backend]().attend(query, key, value, pattern).sum().backward()
+    assert seen.elements <= query.numel()
 
-    attn = attention()
-    attn.set_attention_backend("_native_math")  # does make one, per group: so the measure can see it
-    with Operations() as seen, torch.no_grad():
-        attn(joint, pattern, rotary)
-    assert seen.elements > (layout.num_tokens / 3) ** 2
+    if backend == "grouped":
+        math = GroupedAttnProcessor()
+        math._attention_backend = AttentionBackendName("_native_math")  # does make them: so the measure can see it
+        with Operations() as seen, torch.no_grad():
+            math.attend(query, key, value, pattern)
+        assert seen.elements > query.numel()
+
+
+def _length(pieces: tuple[slice, ...]) -> int:
+    return sum(piece.stop - piece.start for piece in pieces)
+
+
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_norms_may_give_other_numbers_than_projections(backend: str) -> None:
+    """As under CUDA's autocast, which computes LayerNorm in float32."""
+    layout = LAYOUTS[0]
+    joint, rotary = states(layout)
+    attn = attention(backend).to(torch.bfloat16)
+    attn.norm_q.float(), attn.norm_k.float()
+    attn.norm_q.register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    attn.norm_k.register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    assert attn(joint.bfloat16(), get_plan("symmetric").pattern(layout), rotary).dtype == torch.bfloat16
 
 
 def test_a_whole_model_with_auto_builds_nothing_of_that_size(caplog: pytest.LogCaptureFixture) -> None:

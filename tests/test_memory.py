@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import tiny
 from mask2dit import Mask2DiTPipeline, load_pipeline
+from mask2dit.context_cache import ContextCache
 from mask2dit.errors import InputError
 from mask2dit.footprint import Footprint, footprint
 from mask2dit.latents import decode_latents, use_tiles
@@ -20,6 +22,7 @@ from mask2dit.memory import (
     GIB,
     WEIGHTS,
     Choice,
+    Kept,
     MemoryMode,
     Needs,
     Part,
@@ -28,9 +31,9 @@ from mask2dit.memory import (
     count_needs,
     eligible_layers,
     modes,
-    multiplies_bfloat16,
     parse_bytes,
 )
+from mask2dit.step_caches import _Attended
 from mask2dit.video_shape import Compression, VideoShape
 
 CAPTIONS = ["a red fox walks", "the fox jumps", "a blue bear sleeps"]
@@ -189,7 +192,6 @@ def test_weights_are_kept_in_fewer_bits(model_folder: Path) -> None:
 
 
 def test_bfloat16_is_taken_where_it_pays(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert multiplies_bfloat16(64) in (True, False)  # whatever this processor is
     monkeypatch.setattr("mask2dit.memory.multiplies_bfloat16", lambda _: False)
     with pytest.raises(InputError, match=r"--weights bf16: this processor multiplies bfloat16 no faster than float32, so .*; use plain"):
         load_pipeline(model_folder, memory=MemoryMode(weights="bf16"))
@@ -248,6 +250,37 @@ def test_weights_of_fewer_bits_are_counted_as_they_are(weights: str) -> None:
         parts = [getattr(value, name) for name in getattr(value, "tensor_data_names", ())] or [value]
         real += sum(part.numel() * part.element_size() for part in parts)
     assert counted == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("plan", "kept"),
+    [("context-blind", Kept(2, 3)), ("context-blind", Kept(1, 3)), ("symmetric", Kept(2, 0, "pyramid:2")), ("full", Kept(2))],
+)
+def test_what_is_kept_between_steps_is_counted_as_it_is(plan: str, kept: Kept) -> None:
+    """Against the tensors that hooks and contexts hold after a step: three scenes of 2, 1 and 3 latent frames, of which two are known."""
+    pipeline = tiny.pipeline()
+    transformer = pipeline.transformer
+    transformer.set_attention_plan(plan)
+    known = {0: torch.randn(2, 4, 4, 6), 1: torch.randn(1, 4, 4, 6)} if kept.context_frames else {}
+    held: list[int] = []
+
+    def look(*_: object) -> dict[str, object]:
+        contexts = [each for each in gc.get_objects() if isinstance(each, ContextCache) and each.is_filled]
+        tensors = [tensor for context in contexts for layer in context._layers for tensor in layer._kept]
+        attended = [each.output for each in gc.get_objects() if isinstance(each, _Attended) and each.output is not None]
+        held.append(sum(tensor.nbytes for tensor in tensors + attended))
+        return {}
+
+    guidance, generator = 6.0 if kept.branches == 2 else 1.0, torch.Generator().manual_seed(0)
+    options = {"num_frames": [5, 1, 9], "guidance_scale": guidance, "num_inference_steps": 1, "step_cache": kept.step_cache}
+    gc.collect()
+    pipeline(CAPTIONS, known_scenes=known, generator=generator, output_type="latent", callback_on_step_end=look, **options)
+    shape = VideoShape(16, 24, (5, 1, 9), Compression(4, 4, 2))
+    layout = shape.layout(transformer.config.max_text_seq_length)
+    assert kept.num_bytes(transformer, layout, 6) == held[0]
+    twin = type(transformer).from_config(transformer.config).to("meta")
+    counted = count_needs(twin, tiny.vae().to("meta"), None, shape, torch.float32, "cpu", kept)
+    assert counted.stages(MemoryMode())["denoising"] - replace(counted, kept_bytes=0).stages(MemoryMode())["denoising"] == held[0]
 
 
 def test_tiles_are_counted_as_they_decode() -> None:

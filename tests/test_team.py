@@ -96,11 +96,26 @@ def test_it_works_together_with_offload(team: Made) -> None:
 
 
 @pytest.mark.slow
+def test_it_works_together_with_step_caches_and_compiled_blocks(team: Made) -> None:
+    size, films, _ = team
+    caches = {"pyramid": "pyramid:2"} | ({"first-block": "first-block:1e9"} if size == 2 else {})
+    expected = {name: team_member.film(team_member.pipeline(), num_inference_steps=10, step_cache=text) for name, text in caches.items()}
+    exact = team_member.film(team_member.pipeline(), num_inference_steps=10)
+    expected["compiled"] = team_member.film(team_member.pipeline())
+    for made in films:
+        for name, each in expected.items():
+            torch.testing.assert_close(made[name], each, rtol=0, atol=1e-5 * float(each.std()))
+    assert all((expected[name] - exact).abs().max() > 1e-3 for name in caches)
+
+
+@pytest.mark.slow
 def test_mistakes_are_told_by_all(team: Made) -> None:
     size, _, messages = team
-    for different, heads in messages:
-        assert different.startswith("InputError: several devices: got another film on process 1")
-        assert different.endswith("give them the same, or let the first one lead")
+    for *different, heads in messages:
+        assert len(different) == len(team_member.DIFFERENT) + 1
+        for each in different:
+            assert each.startswith("InputError: several devices: got another film on process 1")
+            assert each.endswith("give them the same, or let the first one lead")
         assert heads == (
             f"InputError: several devices: got {size} processes for one sequence and 3 heads of attention, expected a number that "
             "divides them; use 3"

@@ -24,7 +24,7 @@ from mask2dit.errors import InputError, ModelError, one_line
 from mask2dit.film_request import FilmRequest, check_steps, resolve_request
 from mask2dit.hub import LORA_FILE, fetch_lora, fetch_model, is_hub_id
 from mask2dit.latents import use_tiles
-from mask2dit.memory import Choice, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
+from mask2dit.memory import NOTHING, Choice, Kept, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
 from mask2dit.model_folder import (
     FIRST_PROJECTION,
     NETWORKS,
@@ -158,13 +158,14 @@ def choose_memory(
     device: torch.device,
     dtype: torch.dtype,
     shape: VideoShape | None = None,
+    kept: Kept = NOTHING,
     inp: bool = False,
     **options: Any,
 ) -> Choice:
     """The memory mode for a film of `shape` (None: the model's window at its own size) in `limit_bytes` on `device`; see `choose`."""
     values = model_values(folder)
     shape = shape or VideoShape(values.height, values.width, (values.num_frames,) * values.window, values.compression)
-    needs = folder_needs(folder, shape, dtype, device, inp=inp)
+    needs = folder_needs(folder, shape, dtype, device, kept, inp=inp)
     return choose(needs, device.type, limit_bytes, asked=shape.words, **options)
 
 
@@ -182,10 +183,12 @@ def check_film(folder: Path, storyboard: Storyboard, **asked: Any) -> FilmReques
     return request
 
 
-def folder_needs(folder: Path, shape: VideoShape, dtype: torch.dtype, device: torch.device, *, inp: bool = False) -> Needs:
+def folder_needs(
+    folder: Path, shape: VideoShape, dtype: torch.dtype, device: torch.device, kept: Kept = NOTHING, *, inp: bool = False
+) -> Needs:
     """What a film of `shape` takes on `device` with the model of a folder that `check_model_folder` has passed. No weights are read."""
     text = build_network(folder, "text_encoder") if "text_encoder" in read_index(folder) else None
-    return count_needs(build_network(folder, "transformer", inp=inp), build_network(folder, "vae"), text, shape, dtype, device.type)
+    return count_needs(build_network(folder, "transformer", inp=inp), build_network(folder, "vae"), text, shape, dtype, device.type, kept)
 
 
 def load_component(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Any:

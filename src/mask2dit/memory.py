@@ -18,6 +18,8 @@ from mask2dit.errors import InputError
 from mask2dit.footprint import Footprint, footprint
 from mask2dit.framewise import use_framewise_convolutions
 from mask2dit.latents import decode_latents, use_tiles
+from mask2dit.scene_layout import SceneLayout
+from mask2dit.step_caches import read_step_cache, tensors_of
 from mask2dit.text import encode_tokens
 from mask2dit.video_shape import VideoShape
 
@@ -85,6 +87,30 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What a denoising keeps from step to step, in each of so many guidance branches.
+
+    `context_frames`: latent frames of known scenes whose keys and values are kept, under a plan that allows it. `step_cache`: its name.
+    """
+
+    branches: int = 1
+    context_frames: int = 0
+    step_cache: str | None = None
+
+    def num_bytes(self, transformer: Any, layout: SceneLayout, frames: int) -> int:
+        """In the transformer's number format, for `frames` latent frames of all scenes."""
+        width: int = transformer.config.num_attention_heads * transformer.config.attention_head_dim * transformer.dtype.itemsize
+        layers: int = transformer.config.num_layers
+        tokens = 2 * layers * self.context_frames * (layout.num_video_tokens // frames)
+        if self.step_cache is not None:
+            tokens += layout.num_tokens * tensors_of(read_step_cache(self.step_cache), layers)
+        return self.branches * tokens * width
+
+
+NOTHING = Kept()
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
     """What one film takes by network. `text` is one caption, `transformer` one prediction for all scenes, `vae` the longest scene."""
 
@@ -94,6 +120,8 @@ class Needs:
     tiled_vae_bytes: int
     quantized: Mapping[Weights, int]
     """Bytes of the transformer's weights, by what they are kept in."""
+    kept_bytes: int = 0
+    """Of what a denoising keeps from step to step."""
 
     def stages(self, mode: MemoryMode, *, ahead: bool = True) -> dict[str, int]:
         """Bytes on the device at the fullest moment of each stage, without the base.
@@ -114,7 +142,7 @@ class Needs:
         vae_beside = 0 if mode.offload == "model" else self.vae.weights
         return {
             "encoding": text + text_working + (0 if mode.text_first and ahead else beside),
-            "denoising": transformer + self.transformer.working + vae_beside + text_beside,
+            "denoising": transformer + self.transformer.working + self.kept_bytes + vae_beside + text_beside,
             "decoding": self.vae.weights + decoding + (beside - vae_beside) + text_beside,
         }
 
@@ -214,7 +242,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def count_needs(transformer: Any, vae: Any, text_encoder: Any | None, shape: VideoShape, dtype: torch.dtype, device: str) -> Needs:
+def count_needs(
+    transformer: Any, vae: Any, text_encoder: Any | None, shape: VideoShape, dtype: torch.dtype, device: str, kept: Kept = NOTHING
+) -> Needs:
     """Count what a film of `shape` takes on a kind of device with these networks, which lie on the meta device and are used up."""
     if device == "cpu":
         use_framewise_convolutions(vae)
@@ -236,6 +266,7 @@ def count_needs(transformer: Any, vae: Any, text_encoder: Any | None, shape: Vid
                 value.data = value.data.float()
         text = _part(encoder, encoder.encoder.block, lambda: encode_tokens(tokens, encoder))
     return Needs(
+        kept_bytes=kept.num_bytes(transformer, layout, sum(frames)),
         quantized={kept: _weight_bytes(transformer, kept) for kept in WEIGHTS},
         text=text,
         transformer=_part(transformer, transformer.transformer_blocks, lambda: transformer(latents, captions, timestep, layout)),

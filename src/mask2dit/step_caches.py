@@ -103,6 +103,11 @@ def words_of(cache: StepCache) -> str:
     return f"{cache.name}:{cache.amount:g}"
 
 
+def tensors_of(cache: StepCache, num_layers: int) -> int:
+    """How many tensors of the joint sequence's size it keeps in each guidance branch."""
+    return num_layers if isinstance(cache, PyramidCache) else 3  # the first block's output, its change, and that of the others
+
+
 def check_step_cache(text: str | None, transformer: Any) -> None:
     """Raise InputError where a cache cannot be used for a film."""
     if text is None:

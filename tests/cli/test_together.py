@@ -11,11 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+import team_failing
 from production.filming import files_in
 
 STORY = "a red fox walks; the fox jumps; a bear sleeps; an owl"
 ALONE = [sys.executable, "-m", "mask2dit"]
-TEAM = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mask2dit"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TEAM = [*TORCHRUN, "-m", "mask2dit"]
 
 pytestmark = pytest.mark.slow
 
@@ -39,10 +41,54 @@ def test_several_processes_make_one_film(model_folder: Path, tmp_path: Path) -> 
     assert {name for name in first if first[name] != second.get(name)} == {"run.json"} and first.keys() == second.keys()
 
 
-def test_mistakes_are_told_once(model_folder: Path, tmp_path: Path) -> None:
-    ended = run(TEAM, command(model_folder, "film", "--step-cache", "pyramid"), tmp_path)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([*command(Path("nowhere"), "film")], "expected a model folder"),
+        ([*command(Path("nowhere"), "film", "--device", "toaster")], "--device: got 'toaster'"),
+        (["batch", "."], "several devices: got 2 processes, expected one for this command; torchrun is for generate"),
+    ],
+)
+def test_mistakes_are_told_once(words: list[str], message: str, tmp_path: Path) -> None:
+    ended = run(TEAM, words, tmp_path)
     assert ended.returncode != 0
-    assert ended.stderr.count("step cache: got pyramid:2 on 2 processes") == 1
+    assert ended.stderr.count(message) == ended.stderr.count("error: ") == 1, ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_of_processes_without_a_rank_is_one_line(model_folder: Path, tmp_path: Path) -> None:
+    for number, message in (("2", "got WORLD_SIZE 2 without RANK"), ("many", "got WORLD_SIZE 'many', expected a whole number")):
+        environment = os.environ | {"WORLD_SIZE": number}
+        ended = subprocess.run([*ALONE, *command(model_folder, "film")], cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1) and message in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "rank", "message"),
+    [
+        ("loading", 0, "error: out of memory while loading the model"),
+        ("loading", 1, "error: several devices: process 1: out of memory while loading the model"),
+        ("denoising", 0, "error: out of memory while denoising"),
+        ("denoising", 1, "error: several devices: process 1 is out of memory"),
+    ],
+)
+def test_whoever_fails_all_end_and_somebody_says_why(where: str, rank: int, message: str, model_folder: Path, tmp_path: Path) -> None:
+    program = [*TORCHRUN, str(Path(team_failing.__file__)), where, str(rank)]
+    began = time.monotonic()
+    ended = run(program, command(model_folder, "film"), tmp_path)
+    assert ended.returncode != 0 and message in ended.stderr, ended.stderr
+    assert time.monotonic() - began < 60
+
+
+def test_who_is_told_to_end_says_so(model_folder: Path, tmp_path: Path) -> None:
+    """As torchrun tells all when one has ended, and a cluster when time is up."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = command(model_folder, "film", "--steps", "400")
+    process = subprocess.Popen([*TEAM, *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=environment)
+    while process.poll() is None and not (tmp_path / "film" / "latents" / "denoising.safetensors").exists():
+        time.sleep(0.01)
+    process.terminate()
+    assert "told to end" in process.communicate(timeout=60)[1] and process.returncode != 0
 
 
 def test_a_killed_process_ends_the_others_and_nothing_is_lost(model_folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mask2dit.errors import Mask2DiTError
 
 if TYPE_CHECKING:
     from mask2dit.cli.model_options import Computing
-    from mask2dit.memory import Choice
+    from mask2dit.memory import Choice, Kept
     from mask2dit.production import Directions, FilmRecord, FilmSettings, ModelAsked, Progress
     from mask2dit.production.batch import Job, Outcome
     from mask2dit.production.preparing import Prepared
@@ -44,7 +44,7 @@ class FilmMaker:
     progress: "Progress"
     say: Callable[[str], None]
     _steps: int = field(default=0, init=False)
-    _choices: "dict[VideoShape, Choice | None]" = field(default_factory=dict, init=False)
+    _choices: "dict[tuple[VideoShape, Kept], Choice | None]" = field(default_factory=dict, init=False)
 
     def take_texts(self, texts: tuple[str, ...]) -> None:
         """Load the model ready for these, when it is loaded."""
@@ -107,10 +107,10 @@ class FilmMaker:
         """
         from mask2dit.production.batch import BatchStopped
 
-        shape = prepared.fullest_call
-        if shape not in self._choices:
-            self._choices[shape] = self.work.chosen.choose_memory(shape, self.room)
-        kept = self._choices[shape]
+        largest = (prepared.fullest_call, prepared.kept)
+        if largest not in self._choices:
+            self._choices[largest] = self.work.chosen.choose_memory(*largest, self.room)
+        kept = self._choices[largest]
         loaded = self.work.pipeline
         if loaded is not None and (kept is None or (loaded.memory and loaded.memory.mode == kept.mode)):
             return

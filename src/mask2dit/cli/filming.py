@@ -97,7 +97,7 @@ class Filming:
     def load(self, prepared: "Prepared") -> "Mask2DiTPipeline":
         """The pipeline, kept in memory as the largest call of this film needs it; once for a command."""
         if self.pipeline is None:
-            kept = self.chosen.choose_memory(prepared.fullest_call)
+            kept = self.chosen.choose_memory(prepared.fullest_call, prepared.kept)
             self.show(kept.lines() if kept else ())
             self.pipeline = self._shown(lambda progress: self.load_as(kept, texts_of(prepared), progress))
         return self.pipeline

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from mask2dit.memory import Choice
+    from mask2dit.memory import Choice, Kept
     from mask2dit.pipeline import Mask2DiTPipeline
     from mask2dit.production import ModelAsked
     from mask2dit.video_shape import VideoShape
@@ -54,7 +54,7 @@ class ModelChoice:
     inp: bool
     computing: Computing
 
-    def choose_memory(self, shape: "VideoShape", room: tuple[int, int | None] | None = None) -> "Choice | None":
+    def choose_memory(self, shape: "VideoShape", kept: "Kept", room: tuple[int, int | None] | None = None) -> "Choice | None":
         """The memory mode for a call of this shape; None for a small model where nobody asked, which is kept as it is.
 
         room: what `memory_room` said before anything was loaded; None asks it now.
@@ -70,6 +70,7 @@ class ModelChoice:
             device=self.device,
             dtype=self.dtype,
             shape=shape,
+            kept=kept,
             inp=self.inp,
             weights=self.weights,
             main_bytes=main,

@@ -90,7 +90,10 @@ def _loaded(team: "Team", chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline
 
 def _num_processes() -> int:
     """How many were started together. Raises InputError where that is half said."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+    except ValueError:
+        raise InputError(f"several devices: got WORLD_SIZE {os.environ['WORLD_SIZE']!r}, expected a whole number; use torchrun") from None
     if count > 1 and "RANK" not in os.environ:
         raise InputError(f"several devices: got WORLD_SIZE {count} without RANK, expected both, as torchrun sets them; use torchrun")
     return count

@@ -17,7 +17,7 @@ from mask2dit.film_request import FilmRequest, resolve_request
 from mask2dit.latents import use_tiles
 from mask2dit.memory import Choice, MemoryMode, Needs, Weights, apply_weights, choose, count_needs, gib
 from mask2dit.production.descriptions import differing_descriptions
-from mask2dit.production.planning import Call, plan_calls, remembered
+from mask2dit.production.planning import Call, kept_by, plan_calls, remembered
 from mask2dit.production.record import FilmSettings
 from mask2dit.production.speed import measure_speed, try_networks
 from mask2dit.production.subject import Subject
@@ -115,7 +115,9 @@ def forecast(
     _check_weights(room.weights, device, dtype)
     transformer, vae, text_encoder = subject.networks()
     length = int(transformer.config.max_text_seq_length)
-    needs = count_needs(transformer, vae, text_encoder, shape, dtype, device.type)
+    plan, cache = transformer.config.attention_plan, request.shortcuts.step_cache
+    kept = kept_by(calls, request.shape.num_latent_frames, plan, request.is_guided, cache)
+    needs = count_needs(transformer, vae, text_encoder, shape, dtype, device.type, kept)
     choice, shortage = _choose(needs, subject, shape, room, device.type)
     problems = [*([shortage] if shortage else []), *_problems(subject, request, length), *_too_little_disk(needs, choice.mode)]
     return Forecast(

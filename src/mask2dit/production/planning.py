@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from mask2dit.errors import InputError, StoryboardError
+from mask2dit.memory import Kept
+from mask2dit.plans import PLANS
 from mask2dit.production.folder import FilmFolder
 from mask2dit.production.record import NOT_READ, FilmRecord, MadeWith, SceneInputs, SceneRecord, Take
 from mask2dit.storyboard import Storyboard
@@ -236,6 +238,13 @@ def _changes(old: SceneInputs | MadeWith, new: SceneInputs | MadeWith) -> Iterat
 
 
 # Which calls make them
+
+
+def kept_by(calls: Sequence[Call], latent_frames: Sequence[int], plan: str, guided: bool, step_cache: str | None) -> Kept:
+    """The most that any of the calls keeps from step to step; latent_frames of every scene; plan: of attention."""
+    blind = plan in PLANS and not PLANS[plan].known_reads_generated
+    context = max((sum(latent_frames[index] for index in call.known) for call in calls), default=0) if blind else 0
+    return Kept(1 + guided, context, step_cache)
 
 
 def plan_calls(film: Sequence[int], todo: Collection[int], window: int, known_sets: str, choose_known: ChooseKnown) -> Iterator[Call]:

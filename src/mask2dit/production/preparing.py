@@ -7,9 +7,10 @@ from pathlib import Path
 from mask2dit import film
 from mask2dit.errors import InputError
 from mask2dit.film_request import FilmRequest, ModelValues
+from mask2dit.memory import Kept
 from mask2dit.production.folder import FilmFolder, this_process
 from mask2dit.production.given import Given, find_given
-from mask2dit.production.planning import Directions, FilmPlan, plan_film
+from mask2dit.production.planning import Directions, FilmPlan, kept_by, plan_film
 from mask2dit.production.record import (
     NOT_READ,
     FilmRecord,
@@ -44,6 +45,13 @@ class Prepared:
         frames = self.shape.num_frames
         calls = [tuple(frames[index] for index in call.scenes) for call in self.plan.calls] or [(max(frames),)]
         return replace(self.shape, num_frames=max(calls, key=sum))
+
+    @property
+    def kept(self) -> Kept:
+        """The most that a call keeps from step to step."""
+        frames, made_with = self.shape.num_latent_frames, self.record.made_with
+        guided = any(scene.inputs.guidance_scale > 1 for scene in self.record.scenes)
+        return kept_by(self.plan.calls, frames, made_with.attention_plan, guided, made_with.step_cache)
 
     @property
     def needs_model(self) -> bool:

@@ -1,0 +1,37 @@
+"""The command of one of several processes, one of which fails on purpose: `torchrun tests/team_failing.py WHERE RANK generate …`."""
+
+import os
+import sys
+from typing import Any
+
+import torch
+
+import mask2dit.loading
+from mask2dit.cli.main import main
+from mask2dit.predictor import Predictor
+
+CALLS_BEFORE = 2
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def after_some(real: Any) -> Any:
+    """A method that fails after some calls."""
+    calls = iter(range(CALLS_BEFORE))
+
+    def call(*given: Any) -> Any:
+        return real(*given) if next(calls, None) is not None else fail()
+
+    return call
+
+
+if __name__ == "__main__":
+    where, rank = sys.argv.pop(1), sys.argv.pop(1)
+    if os.environ["RANK"] == rank:
+        if where == "loading":
+            mask2dit.loading.load_pipeline = fail
+        else:
+            Predictor._call = after_some(Predictor._call)  # type: ignore[method-assign]
+    main()
