@@ -1,5 +1,6 @@
 """Every capability that diffusers' base classes promise, called on the tiny model, with its effect seen."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import mask2dit.attention
 import tiny
 from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel
+from mask2dit.errors import InputError
 from mask2dit.transformer import Mask2DiTBlock
 
 TEXT, FRAMES = (3, 5, 4), (2, 1, 3)
@@ -94,7 +96,9 @@ def test_a_lora_can_be_fused(model: Mask2DiTTransformer3DModel) -> None:
 # Training and memory
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(model: Mask2DiTTransformer3DModel) -> None:
+@pytest.mark.parametrize("attention", ["grouped", "merged"])
+def test_gradient_checkpointing_gives_the_same_gradients(model: Mask2DiTTransformer3DModel, attention: str) -> None:
+    model.set_attention(attention)
     runs: list[int] = []
     hooks = [block.register_forward_pre_hook(lambda *_: runs.append(1)) for block in model.transformer_blocks]
 
@@ -257,6 +261,16 @@ def test_fused_projections_keep_the_plan(plan: str) -> None:
     assert not torch.allclose(forward(model), fused, atol=1e-2)
 
 
+@pytest.mark.parametrize("adapters_first", [True, False])
+def test_fused_projections_do_not_lose_adapters_in_silence(model: Mask2DiTTransformer3DModel, adapters_first: bool) -> None:
+    for change in (add_adapter, Mask2DiTTransformer3DModel.fuse_qkv_projections)[:: 1 if adapters_first else -1]:
+        change(model)
+    with pytest.raises(InputError, match="adapters: got them with one projection for q, k and v"):
+        forward(model)
+    model.unfuse_qkv_projections()
+    assert not torch.equal(forward(model), forward(tiny.transformer()))
+
+
 def test_processors_can_be_swapped_by_name(model: Mask2DiTTransformer3DModel) -> None:
     assert set(model.attn_processors) == {f"transformer_blocks.{index}.attn1.processor" for index in range(3)}
     before = forward(model)
@@ -270,3 +284,8 @@ def test_compiled_blocks_give_the_same_result(model: Mask2DiTTransformer3DModel,
     model.compile_repeated_blocks(fullgraph=True, backend=backend)
     assert torch.allclose(forward(model), exact, atol=1e-5)
     assert model.is_compiled
+    if backend == "eager":
+        twin = copy.deepcopy(model)
+        for value in twin.parameters():
+            value.data.zero_()
+        assert not forward(twin).any() and torch.allclose(forward(model), exact, atol=1e-5)

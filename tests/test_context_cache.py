@@ -97,6 +97,51 @@ def test_samples_may_know_different_scenes() -> None:
     assert torch.equal(symmetric(**inputs, known_scenes=[{0}, {1, 2}]).sample, symmetric(**inputs).sample)
 
 
+@torch.no_grad()
+def test_blocks_are_called_for_each_sample_whatever_the_sets_are() -> None:
+    """So that processes that share weights, with other samples each, gather them equally often."""
+    model = tiny.transformer(attention_plan="context-blind")
+    calls: list[int] = []
+    model.transformer_blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    inputs = tiny.inputs(model, TEXT, FRAMES, batch=2)
+    same = model(**inputs, known_scenes=[{0}, {0}]).sample
+    assert len(calls) == 2
+    model(**inputs, known_scenes=[{0}, {1, 2}])
+    assert len(calls) == 4
+    torch.testing.assert_close(model(**inputs, known_scenes={0}).sample, same)
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize("plan", ["symmetric", "context-blind"])
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({7}, r"known_scenes: got \[7\], expected indices from 0 to 2"),
+        ([{0}], "known_scenes: got 1 sets for 2 samples, expected one for all, or one for each"),
+        ([{0}] * 3, "known_scenes: got 3 sets for 2 samples"),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused(plan: str, known: Any, message: str) -> None:
+    model = tiny.transformer(attention_plan=plan)
+    with pytest.raises(InputError, match=message):
+        model(**tiny.inputs(model, TEXT, FRAMES, batch=2), known_scenes=known)
+
+
+def test_a_pass_that_fails_fills_nothing() -> None:
+    model = tiny.transformer(attention_plan="context-blind")
+    inputs, context = inputs_of(model, {0}), ContextCache(model.config.num_layers)
+    hook = model.transformer_blocks[1].register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        only(model, inputs, [0], context)
+    hook.remove()
+    assert not context.is_filled and context.num_tokens == 0
+    with torch.no_grad():
+        only(model, inputs, [0], context)
+    assert context.is_filled
+    with pytest.raises(InputError, match="context: got one for 2 layers, expected 3"):
+        only(model, inputs, [0], ContextCache(2))
+
+
 def test_a_plan_that_forbids_it_is_refused() -> None:
     model = tiny.transformer()
     with pytest.raises(InputError, match="context: got one with the plan symmetric and a rotary table, expected the plan context-blind"):

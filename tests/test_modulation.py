@@ -28,6 +28,7 @@ def test_rows_reach_their_own_scene(lengths: tuple[int, ...]) -> None:
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
             assert torch.equal(add_gated(residual, states, scale, lengths), residual + scale[:, scene] * states)
+            assert add_gated(residual, states.bfloat16(), scale.bfloat16(), lengths).dtype == residual.dtype
     assert torch.equal(states, before)  # what attention gave may be kept by a step cache
 
 
