@@ -15,8 +15,8 @@ from mask2dit.benchmarking.measuring import Measured
 from mask2dit.benchmarking.networks import CACHED, COMPILED, FUSED, random_network, step_bytes, step_call, step_flop, variant_of
 from mask2dit.benchmarking.profiling import Times
 from mask2dit.benchmarking.results import HALF, goals
-from mask2dit.benchmarking.settings import Settings, Size
-from mask2dit.benchmarking.steps import StepCase, Steps, measure_steps
+from mask2dit.benchmarking.settings import SECONDS, Settings, Size
+from mask2dit.benchmarking.steps import StepCase, Steps, _problem_of, _variant_names, measure_steps
 from mask2dit.errors import InputError
 from mask2dit.video_shape import Compression
 
@@ -101,21 +101,21 @@ def test_every_variant_and_number_of_scenes_is_measured_with_fewer_blocks() -> N
     assert outside is not None and outside.median is not None and part is not None and 0 < outside.median < part
     assert steps.seconds(case, "merged") == pytest.approx(outside.median + 3 * (part - outside.median))
     assert steps.seconds(case, f"merged, {CACHED}") == case.variants[f"merged, {CACHED}"].median
-    assert [each.scenes for each in steps.scaling] == [1, 2] and steps.growth(steps.scaling[0]) == 1
+    assert [each.scenes for each in steps.scaling] == [1, 2] and steps.growth(steps.scaling[0]) is None
     assert all(each.outside and each.times and sum(each.times.shares.values()) == pytest.approx(1) for each in steps.scaling)
     assert case.flop == steps.scaling[1].flop == step_flop(chosen, 2)  # of a whole step
 
 
 def test_what_there_is_no_time_for_is_told() -> None:
     found: list[Steps] = []
-    measure_steps(settings(seconds=(0.0, 0.0), scene_counts=(2,)), 1e12, Silent(), found)
+    measure_steps(settings(seconds=(0.0, 0.0, 0.0), scene_counts=(2,)), 1e12, Silent(), found)
     (steps,) = found
     assert steps.comparison is not None
     told = {name: each.problem for name, each in steps.comparison.variants.items() if each.problem}
     assert told.keys() == EVERY - {"merged"} and all(problem.startswith("left out: about ") for problem in told.values())
     assert all("left out" in (case.variants["merged"].problem or "") for case in steps.scaling)
     cases: list[AttentionCase] = []
-    measure_attention(settings(seconds=(0.0, 0.0)), 1e12, Silent(), cases)
+    measure_attention(settings(seconds=(0.0, 0.0, 0.0)), 1e12, Silent(), cases)
     assert [(case.scenes, case.problem) for case in cases] == [(1, "left out: about 0 s"), (2, "left out: about 0 s")]
 
 
@@ -133,7 +133,7 @@ def test_attention_in_both_directions() -> None:
         }  # fmt: skip
         slowest = max(case.forms.values(), key=lambda each: each.median or 0.0)
         assert slowest.median and slowest.peak_bytes
-        assert case.over_unmasked(UNMASKED) == pytest.approx(case.unmasked_flop / case.flop)
+        assert case.over_unmasked(UNMASKED) is None and case.noise is not None and case.noise >= 1
 
 
 def test_growth_and_shares_are_of_whole_steps() -> None:
@@ -152,19 +152,39 @@ def test_growth_and_shares_are_of_whole_steps() -> None:
 def test_goals_of_a_whole_step_are_those_of_a_gpu() -> None:
     seconds = {"merged": 2.0, f"merged, {COMPILED}": 1.0, f"merged, {CACHED}": 0.1, UNMASKED: 0.8, BOOLEAN_MASK: 4.0, NFOLD_COPY: 3.0}
     variants = {name: Measured((taken,), peak_bytes=int(10 * taken)) for name, taken in seconds.items()}
-    steps = [Steps("merged", 42, 42, StepCase(3, 10, 10, variants))]
-    chosen = settings(backends=("merged",))
-    assert goals(Results(chosen, steps=steps)) == []
+    steps = [Steps("merged", 42, 42, comparison=StepCase(3, 10, 10, variants))]
+    chosen = settings(backends=("merged", "_flash_3"))
+    on_cpu = {goal.name for goal in goals(Results(chosen, steps=steps))}
     on_gpu = replace(chosen, device=torch.device("cuda"), size=replace(chosen.size, name="5b"))
-    found = {goal.name: (goal.value, goal.holds) for goal in goals(Results(on_gpu, steps=steps))}
-    best = f"merged, {COMPILED}"
-    assert found == {
+
+    def found(variants: dict[str, Measured]) -> dict[str, tuple[Any, Any]]:
+        steps = [Steps("merged", 42, 42, comparison=StepCase(3, 10, 10, variants))]
+        return {goal.name: (goal.value, goal.holds) for goal in goals(Results(on_gpu, steps=steps)) if goal.name not in on_cpu}
+
+    best, film = f"merged, {COMPILED}", "seconds of a film of 50 steps with guidance"
+    assert found(variants) == {
         f"speed of a step, {best} over unmasked": (0.8, False),
         f"speed of a step, {best} over boolean mask": (4.0, True),
         f"peak of a step, {best} over n-fold copy": (10 / 30, True),
-        f"seconds of a film of 50 steps with guidance, {best}": (100.0, True),
-        f"seconds of such a film, merged, {HALF}": (pytest.approx(100 * (2 + 0.1) / 2), True),
+        f"{film}, {best}": (100.0, True),
+        f"{film}, _flash_3": (None, None),
+        f"{film}, merged, {HALF}": (pytest.approx(100 * (2 + 0.1) / 2), True),
     }
+    faster = variants | {f"{UNMASKED} by _flash_3": Measured((0.5,)), "_flash_3": Measured((0.9,))}
+    fast = found(faster)
+    assert fast[f"speed of a step, {best} over {UNMASKED} by _flash_3"] == (0.5, False)  # the fastest of what is possible
+    assert fast[f"{film}, _flash_3"] == (pytest.approx(90), True) and f"{film}, {best}" in fast  # what stock torch has is told apart
+    assert all(each == (None, None) for each in found({}).values()) and len(found({})) == 6  # none goes missing
+
+
+def test_a_gpu_has_the_time_for_what_the_goals_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5B in 480 seconds a film, 4.8 s a prediction: what is compared is measured, before the kernels that are not ours."""
+    chosen = choose_settings("5b", device=CPU, compiled=True)
+    assert chosen.model_config["num_layers"] == 42 and choose_settings("2b", device=CPU).model_config["num_layers"] == 30
+    on_gpu = replace(chosen, seconds=SECONDS["cuda"], dtype=torch.bfloat16, backends=("grouped", "merged", "_native_math", "_native_flash"))
+    monkeypatch.setattr("mask2dit.benchmarking.steps.free_bytes", lambda _: 2**37)
+    measured = [name for count, name in enumerate(_variant_names(on_gpu)) if _problem_of(on_gpu, name, count + 2, 4.8) is None]
+    assert {f"merged, {COMPILED}", f"merged, {CACHED}", *on_gpu.floors, BOOLEAN_MASK, NFOLD_COPY, "grouped"} <= set(measured)
 
 
 def test_the_largest_error_is_held_against_the_goal_and_failures_are_none() -> None:
@@ -174,7 +194,7 @@ def test_the_largest_error_is_held_against_the_goal_and_failures_are_none() -> N
         Error("flex", "float32", 3, True, None, None, "no compiler"),
         Error("merged", "bfloat16", 1, True, 0.5, 1.3),
     ]
-    exact, rounded = goals(Results(settings(), errors=errors))
+    exact, rounded, *_ = goals(Results(settings(), errors=errors))
     assert (exact.value, exact.place, exact.holds) == (6e-6, "merged, 3 unequal scenes", False)
     assert (rounded.value, rounded.place, rounded.holds) == (1.3, "merged, 1 equal scenes", True)
 
@@ -186,6 +206,7 @@ def test_a_kernel_that_does_not_work_here_is_told_and_one_that_does_is_taken() -
     chosen = choose_settings(device=CPU, quick=True, backends=["_native_math", "grouped", "_native_math"])
     assert chosen.backends == ("_native_math", "grouped") and chosen.forms == (
         UNMASKED,
+        f"{UNMASKED} by _native_math",
         "_native_math",
         "grouped",
         BOOLEAN_MASK,

@@ -1,13 +1,13 @@
 """Attention alone, in every form, by the number of scenes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from mask2dit.benchmarking.forms import UNMASKED, extra_bytes, forget_mask, make_processor, num_pairs
-from mask2dit.benchmarking.measuring import Call, Measured, Progress, measure
+from mask2dit.benchmarking.measuring import AGAIN, Call, Measured, Progress, fastest, measure, noise_of
 from mask2dit.benchmarking.settings import PLAN, ROOM, Settings, free_bytes
 from mask2dit.memory import gib
 from mask2dit.plans import AttentionPattern, get_plan
@@ -28,17 +28,29 @@ class AttentionCase:
     key_value_bytes: int
     forms: dict[str, Measured] = field(default_factory=dict)
     problem: str | None = None
+    again: Measured = field(default_factory=Measured)
+    """The unmasked softmax once more, in the same rounds: what is between the two is noise."""
+
+    @property
+    def floor(self) -> str | None:
+        """The fastest unmasked softmax."""
+        return fastest({form: each for form, each in self.forms.items() if form.startswith(UNMASKED)})
+
+    @property
+    def noise(self) -> float | None:
+        """How far two measurements of the same are from each other: 1.05 is 5 per cent."""
+        return noise_of(self.again, self.forms.get(UNMASKED))
 
     def over_unmasked(self, form: str) -> float | None:
-        """A form's time over that of the unmasked softmax, over the ratio of their arithmetic: 1 is its speed."""
-        if form not in self.forms or UNMASKED not in self.forms:
+        """A form's time over that of the fastest unmasked softmax, over the ratio of their arithmetic: 1 is its speed."""
+        if form.startswith(UNMASKED) or form not in self.forms or self.floor is None:
             return None
-        ratio = self.forms[form].over(self.forms[UNMASKED])
+        ratio = self.forms[form].over(self.forms[self.floor])
         return None if ratio is None else ratio * self.unmasked_flop / self.flop
 
     def share_of_matmul(self, form: str, rate: float) -> float | None:
         """The speed that a form reaches, as a share of that of a matrix product."""
-        taken, flop = self.forms[form].median, self.unmasked_flop if form == UNMASKED else self.flop
+        taken, flop = self.forms[form].median, self.unmasked_flop if form.startswith(UNMASKED) else self.flop
         return None if taken is None else flop / rate / taken
 
 
@@ -50,9 +62,9 @@ def measure_attention(settings: Settings, rate: float, progress: Progress, found
             case, pattern = _case(settings, scenes, direction)
             taking = case.unmasked_flop / speed * len(settings.forms) * (settings.rounds + 2)
             if taking > left:
-                found.append(_without(case, f"left out: about {taking:.0f} s"))
+                found.append(replace(case, problem=f"left out: about {taking:.0f} s"))
                 continue
-            _measure_case(settings, case, pattern, progress)
+            case = _measured_case(settings, case, pattern, progress)
             found.append(case)
             medians = [each.median for each in case.forms.values() if each.median]
             if medians:
@@ -69,12 +81,8 @@ def _case(settings: Settings, scenes: int, direction: str) -> tuple[AttentionCas
     return AttentionCase(scenes, direction, tokens, num_pairs(pattern) * per_pair, tokens**2 * per_pair, size), pattern
 
 
-def _without(case: AttentionCase, problem: str) -> AttentionCase:
-    return AttentionCase(case.scenes, case.direction, case.tokens, case.flop, case.unmasked_flop, case.key_value_bytes, {}, problem)
-
-
-def _measure_case(settings: Settings, case: AttentionCase, pattern: AttentionPattern, progress: Progress) -> None:
-    """Fill the case's forms."""
+def _measured_case(settings: Settings, case: AttentionCase, pattern: AttentionPattern, progress: Progress) -> AttentionCase:
+    """The case with its forms."""
     heads, width = settings.attention_heads, settings.model_config["attention_head_dim"]
     generator = torch.Generator().manual_seed(0)
     sizes = (1, case.tokens, heads, width)
@@ -87,12 +95,13 @@ def _measure_case(settings: Settings, case: AttentionCase, pattern: AttentionPat
             case.forms[form] = Measured(problem=f"out of memory: takes about {gib(needed, up=True)}, {gib(free)} is free")
         else:
             calls[form] = _call(form, (query, key, value), pattern, wish if case.direction == BOTH else None)
+    calls[AGAIN] = calls[UNMASKED]
     progress.start(f"attention, {case.scenes} scene{'s' * (case.scenes > 1)}, {case.direction}", len(calls) * (settings.rounds + 1))
     made = measure(calls, settings.rounds, settings.device, progress, (key, value), uncounted=("flex",))
     progress.done()
     forget_mask()
-    for form in settings.forms:
-        case.forms[form] = made.get(form) or case.forms[form]
+    again = made.pop(AGAIN)
+    return replace(case, forms={form: made.get(form) or case.forms[form] for form in settings.forms}, again=again)
 
 
 def _call(form: str, states: Sequence[Tensor], pattern: AttentionPattern, wish: Tensor | None) -> Callable[[], object]:

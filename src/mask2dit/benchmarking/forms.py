@@ -58,11 +58,12 @@ KERNELS = tuple(name.value for name in AttentionBackendName)
 
 
 def make_processor(form: str) -> SceneAttnProcessor:
-    """The processor of a form: one of ours, one to compare with, or groups by a kernel of diffusers."""
+    """The processor of a form: one of ours, one to compare with, or groups, or the unmasked softmax, by a kernel of diffusers."""
     if form in COMPARED or form in BACKENDS:
         return (COMPARED.get(form) or BACKENDS[form])()
-    processor = GroupedAttnProcessor()
-    processor._attention_backend = AttentionBackendName(form)
+    kind, _, kernel = form.rpartition(" by ")
+    processor = UnmaskedAttnProcessor() if kind == UNMASKED else GroupedAttnProcessor()
+    processor._attention_backend = AttentionBackendName(kernel)
     return processor
 
 

@@ -23,6 +23,7 @@ from mask2dit.memory import is_out_of_memory
 
 LONG_ENOUGH = 0.02  # seconds: shorter calls are repeated within a round, for clocks and interruptions weigh too much there
 MOST_REPEATS = 50
+AGAIN = "again"  # the name of a call that is measured twice, to tell noise
 SLOW = 0.5  # seconds: a call that took so long when it was counted is warm
 
 Call = Callable[[], Any]
@@ -65,6 +66,18 @@ class Measured:
         if not self.seconds or not other.seconds:
             return None
         return median(mine / theirs for mine, theirs in zip(self.seconds, other.seconds, strict=False))
+
+
+def fastest(found: Mapping[str, Measured]) -> str | None:
+    """The name of the one with the least median; None where nothing was measured."""
+    medians = {name: each.median for name, each in found.items() if each.median}
+    return min(medians, key=medians.__getitem__, default=None)
+
+
+def noise_of(one: Measured, other: Measured | None) -> float | None:
+    """How far two measurements of the same call are from each other, as a ratio of at least 1."""
+    ratio = one.over(other) if other else None
+    return None if ratio is None else max(ratio, 1 / ratio)
 
 
 def measure(

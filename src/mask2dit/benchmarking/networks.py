@@ -23,10 +23,17 @@ ALWAYS = 1e9  # a threshold under which every step but the first is taken from t
 FUSED_SHARE = 3 / 12  # of a block's weights: what the joint projection takes beside those that it was made of
 
 
+def step_footprint(settings: Settings, scenes: int, blocks: int | None = None) -> Footprint:
+    """What a step takes; blocks: all of the model's where it is None."""
+    outside, one = (_counted(settings, scenes, count) for count in (0, 1))
+    count = settings.model_config["num_layers"] if blocks is None else blocks
+    linear = outside.linear_flop + (one.linear_flop - outside.linear_flop) * count
+    return Footprint(one.peak_bytes, linear, outside.attention_flop + (one.attention_flop - outside.attention_flop) * count)
+
+
 def step_flop(settings: Settings, scenes: int, blocks: int | None = None) -> int:
-    """Arithmetic of a step; blocks: all of the model's where it is None."""
-    outside, one = (_counted(settings, scenes, count).flop for count in (0, 1))
-    return outside + (one - outside) * (settings.model_config["num_layers"] if blocks is None else blocks)
+    """Its arithmetic alone."""
+    return step_footprint(settings, scenes, blocks).flop
 
 
 def step_bytes(settings: Settings, scenes: int, blocks: int) -> int:

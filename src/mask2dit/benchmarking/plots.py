@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mask2dit.benchmarking.attention_cases import FORWARD, AttentionCase
+from mask2dit.benchmarking.attention_cases import BOTH, FORWARD, AttentionCase
 from mask2dit.benchmarking.forms import BOOLEAN_MASK, NFOLD_COPY, UNMASKED
 from mask2dit.benchmarking.report import seconds
 from mask2dit.benchmarking.results import Results
@@ -45,20 +45,30 @@ def write_plots(results: Results, folder: Path) -> list[Path]:
 
 
 def _attention(results: Results, figure: Any) -> bool:
-    """Seconds by number of scenes, and how they stand to the unmasked softmax."""
-    cases = [case for case in results.attention if case.direction == FORWARD and case.forms]
-    if not cases:
+    """How attention stands to the fastest unmasked softmax, by number of scenes, in every direction that was measured."""
+    directions = {way: cases for way in (FORWARD, BOTH) if (cases := [each for each in results.attention if each.direction == way])}
+    measured = {way: [case for case in cases if case.forms] for way, cases in directions.items()}
+    measured = {way: cases for way, cases in measured.items() if cases}
+    if not measured:
         return False
-    left, right = figure.subplots(1, 2)
-    left.set(title="Time of attention in one block", ylabel="seconds", yscale="log")
-    _lines(left, cases, lambda case, form: case.forms[form].median)
-    right.set(title="Against the unmasked softmax, pair by pair", ylabel="ratio of times ÷ ratio of FLOP")
-    right.axhline(GOAL, color="#999999", linestyle=":", linewidth=1.2)
-    right.annotate(
-        f"goal ≤ {GOAL:.2f}", (0.99, GOAL), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#777777"
-    )
-    _lines(right, cases, lambda case, form: None if form == UNMASKED else case.over_unmasked(form))
-    figure.suptitle(f"Attention by number of scenes · {_where(results)}", x=0.01, ha="left", fontweight="bold")
+    for axes, (way, cases) in zip(figure.subplots(1, len(measured), squeeze=False, sharey=True)[0], measured.items(), strict=True):
+        axes.set(title=f"{way.capitalize()}: time ÷ that of the unmasked softmax, pair by pair")
+        axes.title.set_size(10)
+        axes.axhline(GOAL, color="#999999", linestyle=":", linewidth=1.2)
+        axes.annotate(
+            f"goal ≤ {GOAL:.2f}",
+            (0.01, GOAL),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            va="bottom",
+            fontsize=8,
+            color="#777777",
+        )
+        axes.axhline(1, color="#cccccc", linewidth=1)
+        _lines(axes, cases, lambda case, form: case.over_unmasked(form))
+        axes.tick_params(labelleft=True)
+    figure.suptitle(f"Attention by number of scenes · {_what(results)}\n{_where(results)}", x=0.01, ha="left", fontsize=11)
     return True
 
 
@@ -72,14 +82,15 @@ def _memory(results: Results, figure: Any) -> bool:
     _lines(left, cases, lambda case, form: (each := case.forms[form].peak_bytes) and each / 2**20)
     right.set(title="Keys and values copied", ylabel="bytes copied ÷ bytes of all keys and values")
     _lines(right, cases, lambda case, form: None if (each := case.forms[form].copied_bytes) is None else each / case.key_value_bytes)
-    figure.suptitle(f"Memory of attention · {_where(results)}", x=0.01, ha="left", fontweight="bold")
+    figure.suptitle(f"Memory of attention · {_what(results)}\n{_where(results)}", x=0.01, ha="left", fontsize=11)
     return True
 
 
 def _lines(axes: Any, cases: Sequence[AttentionCase], value: Callable[[AttentionCase, str], float | None]) -> None:
     """A line for each form, with its name at its end; lines that are one have their names one above the other."""
     ends, others = {}, iter(OTHERS * 4)
-    for form in cases[0].forms:
+    forms = dict.fromkeys(form for case in cases for form in case.forms)
+    for form in forms:
         points = [(case.scenes, number) for case in cases if form in case.forms and (number := value(case, form)) is not None]
         if points:
             colour = COLOURS.get(form) or next(others)
@@ -122,7 +133,7 @@ def _step(results: Results, figure: Any) -> bool:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1))
         _share_bars(steps, left)
         _variant_bars(results, steps, right)
-    figure.suptitle(f"A step of {results.settings.size.name} · {_where(results)}", x=0.01, ha="left", fontweight="bold")
+    figure.suptitle(f"A step of a model of {results.settings.size.name}'s widths\n{_where(results)}", x=0.01, ha="left", fontsize=11)
     return True
 
 
@@ -164,17 +175,25 @@ def _variant_bars(results: Results, steps: Steps, axes: Any) -> None:
     bars = axes.barh([name.replace(", ", ",\n", 1) for name in found], list(found.values()), color=colours, height=0.62)
     axes.bar_label(bars, [seconds(taken) for taken in found.values()], padding=4, fontsize=9)
     part = "" if steps.measured_blocks == steps.blocks else f", scaled up from {steps.measured_blocks} of {steps.blocks} blocks"
-    axes.set(title=f"Time of a step, {results.settings.shape(case.scenes).words}{part}", xlabel="seconds")
+    axes.set(title=f"Time of a step, {results.settings.shape(case.scenes).words}", xlabel=f"seconds{part}")
     axes.title.set_size(10)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _what(results: Results) -> str:
+    settings = results.settings
+    shape = settings.shape(1, settings.attention_video)
+    tokens = settings.attention_layout(1).num_tokens
+    return (
+        f"{settings.attention_heads} heads, scenes of {shape.num_frames[0]} frames at {shape.height} × {shape.width}, {tokens} tokens each"
+    )
+
+
 def _where(results: Results) -> str:
     machine = results.machine
-    return (
-        f"{machine.name}, {machine.dtype}, {machine.threads} thread{'s' * (machine.threads > 1)}"
-        if machine
-        else results.settings.device.type
-    )
+    if machine is None:
+        return f"{results.settings.device.type} · {results.date}"
+    threads = "" if machine.device == "cuda" else f", {machine.threads} thread{'s' * (machine.threads > 1)}"
+    return f"{machine.name}, {machine.dtype}{threads} · {results.date}"

@@ -7,12 +7,14 @@ from rich.table import Table
 from mask2dit.amounts import duration
 from mask2dit.benchmarking.attention_cases import AttentionCase
 from mask2dit.benchmarking.exactness import Error
-from mask2dit.benchmarking.forms import UNMASKED
 from mask2dit.benchmarking.results import Results, goals
 from mask2dit.benchmarking.steps import StepCase, Steps
 from mask2dit.memory import gib
 
 NONE = "–"
+VERDICTS = {True: "holds", False: "[red]falls short[/red]", None: "not measured"}
+NOISY = 1.1  # between two measurements of the same
+BUSY = 0.5  # processes that wanted a core, for each core
 
 
 def report(results: Results) -> Iterator[Table | str]:
@@ -34,8 +36,8 @@ def report(results: Results) -> Iterator[Table | str]:
     if found:
         table = _table("Against the goals", "ratio", "worst at", "measured", "goal", "", right=(2, 3))
         for goal in found:
-            words = f"{'≤' if goal.is_most else '≥'} {goal.goal:g}"
-            table.add_row(goal.name, goal.place, f"{goal.value:.3g}", words, "holds" if goal.holds else "[red]falls short[/red]")
+            words, value = f"{'≤' if goal.is_most else '≥'} {goal.goal:g}", NONE if goal.value is None else f"{goal.value:.3g}"
+            table.add_row(goal.name, goal.place, value, words, VERDICTS[goal.holds])
         yield table
 
 
@@ -46,12 +48,22 @@ def _machine(results: Results) -> Iterator[str]:
     where = f"{machine.name}, {machine.memory_gib:g} GiB"
     yield f"{where} · torch {machine.torch}, {machine.threads} of {machine.cores} cores · {machine.dtype}"
     rates = f"matrix products {_rate(machine.matmul_flop_per_second)}, copies {machine.copied_bytes_per_second / 1e9:.3g} GB/s"
-    busy = f"; {machine.load:g} processes wanted a core before" if machine.load is not None else ""
-    yield f"at its best here and now: {rates}{busy}"
+    yield f"at its best here and now: {rates}"
+    if machine.load is not None and machine.load > BUSY * machine.cores:
+        yield f"[red]the machine was busy: {machine.load:g} processes wanted a core; close other programs and measure again[/red]"
+    noise = max((each for each in _noise(results) if each is not None), default=None)
+    if noise is not None:
+        words = f"two measurements of the same differ by {noise - 1:.0%} at most"
+        yield f"[red]{words}: ratios say no more than that[/red]" if noise > NOISY else words
     if machine.clock == "processor":
         yield "seconds are those of the processor: what other programs took of it is not in them"
     for name, why in settings.absent.items():
         yield f"{name}: not measured ({why.partition(';')[0]})"
+
+
+def _noise(results: Results) -> Iterator[float | None]:
+    yield from (case.noise for case in results.attention)
+    yield from (steps.noise(steps.comparison) for steps in results.steps if steps.comparison)
 
 
 def _rate(flop_per_second: float) -> str:
@@ -63,22 +75,23 @@ def _attention(results: Results, cases: list[AttentionCase], direction: str) -> 
     shape = settings.shape(1, settings.attention_video)
     scenes = f"scenes of {shape.num_frames[0]} frames at {shape.height} × {shape.width}"
     title = f"Attention, {direction}: {settings.attention_heads} heads, {scenes}"
-    table = _table(
-        title, "scenes", "form", "time", "÷ unmasked ÷ FLOP", "matmul speed", "calls", "K/V copied", "memory", right=(0, *range(2, 8))
-    )
+    table = _table(title, "scenes", "form", "time", "÷ floor", "of matmul", "calls", "K/V copied", "memory", right=(0, *range(2, 8)))
+    table.caption = "÷ floor: time over the fastest unmasked softmax, over the ratio of their arithmetic"
     rate = results.machine.matmul_flop_per_second if results.machine else 0.0
     for case in cases:
         if case.problem:
-            table.add_row(f"{case.scenes}", case.problem, *[""] * 6)
+            table.add_row(f"{case.scenes}", NONE, *[""] * 6)
+            table.caption += f"\n{case.scenes} scenes: {case.problem}"
         for index, (form, found) in enumerate(case.forms.items()):
             if found.median is None:
-                numbers = [found.problem or NONE, *[""] * 5]
+                numbers = [NONE, *[""] * 5]
+                table.caption += f"\n{case.scenes} scene{'s' * (case.scenes > 1)}, {form}: {found.problem}"
             else:
                 ratio, share = case.over_unmasked(form), case.share_of_matmul(form, rate)
                 copied = None if found.copied_bytes is None else f"{found.copied_bytes / case.key_value_bytes:.2f} ×"
                 numbers = [
                     seconds(found.median),
-                    NONE if ratio is None or form == UNMASKED else f"{ratio:.2f}",
+                    NONE if ratio is None else f"{ratio:.2f}",
                     f"{share:.0%}" if share else NONE,
                     NONE if found.calls is None else f"{found.calls}",
                     copied or NONE,
@@ -105,16 +118,18 @@ def _errors(errors: list[Error]) -> Table:
 def _variants(results: Results, steps: Steps, case: StepCase) -> Table:
     settings, main = results.settings, case.variants[steps.main]
     title = f"One step of {settings.size.name}, {settings.shape(case.scenes).words}: {case.tokens} tokens, {_part(steps)}"
-    table = _table(title, "attention", "a step", f"÷ {steps.main}", "matmul speed", "memory beside the weights", right=(1, 2, 3, 4))
+    table = _table(title, "attention", "a step", f"÷ {steps.main}", "of matmul", "memory beside the weights", right=(1, 2, 3, 4))
+    problems = []
     for name, found in case.variants.items():
         taken, ratio = steps.seconds(case, name), found.over(main)
         if taken is None:
-            table.add_row(name, found.problem or NONE, "", "", "")
+            table.add_row(name, NONE, "", "", "")
+            problems.append(f"{name}: {found.problem}")
             continue
-        rate = results.machine.matmul_flop_per_second if results.machine else 0.0
-        share = f"{case.flop / rate / taken:.0%}" if rate and name != UNMASKED else NONE
+        share = steps.share_of_matmul(case, name)
         peak = NONE if found.peak_bytes is None else gib(found.peak_bytes)
-        table.add_row(name, seconds(taken), f"{ratio:.2f}" if ratio else NONE, share, peak)
+        table.add_row(name, seconds(taken), f"{ratio:.2f}" if ratio else NONE, f"{share:.0%}" if share else NONE, peak)
+    table.caption = "\n".join(problems) or None
     return table
 
 
@@ -125,16 +140,21 @@ def _part(steps: Steps) -> str:
 
 
 def _scaling(steps: Steps) -> Table:
-    table = _table(
-        f"A step by number of scenes, {steps.main}", "scenes", "a step", "÷ 1 scene ÷ FLOP", "attention", "linear", "rest", right=range(6)
-    )
+    title = f"A step by number of scenes, {steps.main}; and what it would take at the speed of matrix products"
+    table = _table(title, "scenes", "a step", "÷ 1 scene", "attention", "at least", "linear", "at least", "rest", right=range(8))
+    table.caption = "÷ 1 scene: time over that of one scene, over the ratio of their arithmetic"
     for case in steps.scaling:
         taken, growth = steps.seconds(case, steps.main), steps.growth(case)
         if taken is None:
-            table.add_row(f"{case.scenes}", case.variants[steps.main].problem or NONE, *[""] * 4)
+            table.add_row(f"{case.scenes}", NONE, *[""] * 6)
+            table.caption += f"\n{case.scenes} scenes: {case.variants[steps.main].problem}"
             continue
-        shares = [f"{share:.0%}" for share in (case.times.shares.values() if case.times else ())] or [NONE] * 3
-        table.add_row(f"{case.scenes}", seconds(taken), f"{growth:.2f}" if growth else NONE, *shares)
+        found, shares = case.times, case.times.shares if case.times else {}
+        parts = [f"{seconds(getattr(found, kind))}, {share:.0%}" for kind, share in shares.items()] or [NONE] * 3
+        least = (seconds(case.floor.attention), seconds(case.floor.linear))
+        table.add_row(
+            f"{case.scenes}", seconds(taken), f"{growth:.2f}" if growth else NONE, parts[0], least[0], parts[1], least[1], parts[2]
+        )
     return table
 
 
@@ -155,7 +175,7 @@ def seconds(taken: float) -> str:
 
 
 def _table(title: str, *columns: str, right: tuple[int, ...] | range) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index in right else "left")
     return table

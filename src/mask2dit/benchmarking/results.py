@@ -7,19 +7,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mask2dit.attention_backends import BACKENDS
 from mask2dit.benchmarking.attention_cases import AttentionCase, measure_attention
 from mask2dit.benchmarking.exactness import Error, measure_errors
 from mask2dit.benchmarking.forms import BOOLEAN_MASK, NFOLD_COPY, UNMASKED
 from mask2dit.benchmarking.machine import Machine, describe_machine
-from mask2dit.benchmarking.measuring import Measured, Progress
+from mask2dit.benchmarking.measuring import Measured, Progress, fastest
 from mask2dit.benchmarking.networks import CACHED, COMPILED
 from mask2dit.benchmarking.settings import Settings
 from mask2dit.benchmarking.steps import Steps, measure_steps
 from mask2dit.compiling import allow_kernels
 from mask2dit.files import written_aside
 
-STEPS, BRANCHES = (50, 25), {"with guidance": 2, "without guidance": 1}
-HALF = "every other step from the cache"
+GUIDED = "with guidance"
+STEPS, BRANCHES = (50, 25), {GUIDED: 2, "without guidance": 1}
+HALF = "if half of the steps are from the cache"
+FLASH_3 = "_flash_3"
 
 
 @dataclass(slots=True)
@@ -33,6 +36,7 @@ class Results:
     steps: list[Steps] = field(default_factory=list)
     """One, or none yet."""
     is_whole: bool = False
+    date: str = field(default_factory=lambda: datetime.date.today().isoformat())
 
     def measure(self, progress: Progress) -> None:
         """Measure everything; what was measured stays when this is interrupted."""
@@ -61,7 +65,7 @@ class Results:
         """Everything, with the ratios that are shown."""
         settings, rate = self.settings, self.machine.matmul_flop_per_second if self.machine else None
         return {
-            "date": datetime.date.today().isoformat(),
+            "date": self.date,
             "is_whole": self.is_whole,
             "machine": asdict(self.machine) if self.machine else None,
             "settings": {
@@ -74,10 +78,10 @@ class Results:
                 "backends": settings.backends,
                 "absent": dict(settings.absent),
             },
-            "goals": [asdict(goal) for goal in goals(self)],
+            "goals": [asdict(goal) | {"holds": goal.holds} for goal in goals(self)],
             "errors": [asdict(each) for each in self.errors],
             "attention": [_attention_json(case, rate) for case in self.attention],
-            "steps": [_steps_json(each, rate) for each in self.steps],
+            "steps": [_steps_json(each) for each in self.steps],
             "film_estimates": [dict(zip(("variant", "steps", "guidance", "seconds"), each, strict=True)) for each in self.films()],
         }
 
@@ -98,10 +102,10 @@ def _attention_json(case: AttentionCase, rate: float | None) -> dict[str, Any]:
         | {"over_unmasked_and_flop": case.over_unmasked(form), "share_of_matmul": rate and case.share_of_matmul(form, rate)}
         for form, found in case.forms.items()
     }
-    return asdict(case) | {"forms": forms}
+    return asdict(case) | {"forms": forms, "noise": case.noise, "floor": case.floor}
 
 
-def _steps_json(steps: Steps, rate: float | None) -> dict[str, Any]:
+def _steps_json(steps: Steps) -> dict[str, Any]:
     def case_json(case: Any) -> dict[str, Any]:
         whole = {name: steps.seconds(case, name) for name in case.variants}
         return {
@@ -109,13 +113,15 @@ def _steps_json(steps: Steps, rate: float | None) -> dict[str, Any]:
             "tokens": case.tokens,
             "flop": case.flop,
             "variants": {
-                name: _measured_json(found)
-                | {"whole_step_seconds": whole[name], "share_of_matmul": rate and whole[name] and case.flop / rate / whole[name]}
+                name: _measured_json(found) | {"whole_step_seconds": whole[name], "share_of_matmul": steps.share_of_matmul(case, name)}
                 for name, found in case.variants.items()
             },
             "outside": case.outside and _measured_json(case.outside),
             "over_one_scene_and_flop": steps.growth(case) if case in steps.scaling else None,
             "shares": case.times and case.times.shares,
+            "seconds": case.times and asdict(case.times),
+            "floor_seconds": asdict(case.floor),
+            "noise": steps.noise(case),
         }
 
     return {
@@ -129,22 +135,22 @@ def _steps_json(steps: Steps, rate: float | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A ratio to hold, and what it is here; `place`: where the worst was measured."""
+    """A ratio to hold, and what it is here, None where it was not measured; `place`: where the worst was."""
 
     name: str
-    value: float
+    value: float | None
     goal: float
     is_most: bool = True
     place: str = ""
 
     @property
-    def holds(self) -> bool:
+    def holds(self) -> bool | None:
         """Whether it is reached."""
-        return self.value <= self.goal if self.is_most else self.value >= self.goal
+        return None if self.value is None else self.value <= self.goal if self.is_most else self.value >= self.goal
 
 
 def goals(results: Results) -> list[Goal]:
-    """Those of which something was measured."""
+    """All that this device and this size have; of steps and films, those of a GPU alone."""
     found = [_error_goal(results, "float32", 5e-6), _error_goal(results, "bfloat16", 1.3)]
     for case_kind in dict.fromkeys(case.direction for case in results.attention):
         cases = [case for case in results.attention if case.direction == case_kind]
@@ -157,35 +163,34 @@ def goals(results: Results) -> list[Goal]:
     copied = ((None if (each := case.forms["merged"].copied_bytes) is None else each / case.key_value_bytes, case) for case in forward)
     found.append(_worst("K/V copied over K/V, merged", 1.2, copied))
     peaks = {case.scenes: case.forms["merged"].peak_bytes for case in forward}
-    if peaks.get(6) and peaks.get(12):
-        found.append(Goal("peak memory of merged, 6 → 12 scenes", peaks[12] / peaks[6], 2.2))  # type: ignore[operator]
+    small, large = peaks.get(6), peaks.get(12)
+    found.append(Goal("peak memory of merged, 6 → 12 scenes", large / small if small and large else None, 2.2))
     for steps in results.steps:
         found.append(_worst("step(n)/step(1) over their FLOP", 1.35, ((steps.growth(case), case) for case in steps.scaling)))
         found += _step_goals(results, steps)
-    return [goal for goal in found if goal]
+    return found
 
 
-def _error_goal(results: Results, dtype: str, goal: float) -> Goal | None:
+def _error_goal(results: Results, dtype: str, goal: float) -> Goal:
     exact = dtype == "float32"
-    numbers = [
-        (each.largest if exact else each.over_mask, each) for each in results.errors if each.dtype == dtype and each.largest is not None
-    ]
-    if not numbers:
-        return None
-    value, each = max(numbers, key=lambda pair: pair[0] or 0.0)
     name = "largest error, float32" if exact else "error over the boolean mask's, bfloat16"
-    return Goal(name, value or 0.0, goal, place=f"{each.backend}, {each.scenes} {'equal' if each.even else 'unequal'} scenes")
+    there = [each for each in results.errors if each.dtype == dtype and each.largest is not None]
+    numbers = [((each.largest if exact else each.over_mask) or 0.0, each) for each in there]
+    if not numbers:
+        return Goal(name, None, goal)
+    value, each = max(numbers, key=lambda pair: pair[0])
+    return Goal(name, value, goal, place=f"{each.backend}, {each.scenes} {'equal' if each.even else 'unequal'} scenes")
 
 
-def _worst(name: str, goal: float, numbers: Any) -> Goal | None:
+def _worst(name: str, goal: float, numbers: Any) -> Goal:
     there = [(value, case.scenes) for value, case in numbers if value is not None]
     if not there:
-        return None
+        return Goal(name, None, goal)
     value, scenes = max(there)
     return Goal(name, value, goal, place=f"{scenes} scene{'s' * (scenes > 1)}")
 
 
-def _ratio(found: dict[str, Measured], mine: str, other: str) -> float | None:
+def _ratio(found: dict[str, Measured], mine: str | None, other: str | None) -> float | None:
     return found[mine].over(found[other]) if mine in found and other in found else None
 
 
@@ -193,22 +198,20 @@ def _step_goals(results: Results, steps: Steps) -> Iterator[Goal]:
     """Of a whole step on a GPU, where the forms to compare with are part of it."""
     if steps.comparison is None or results.settings.device.type != "cuda":
         return
-    found = steps.comparison.variants
-    ours = [*results.settings.backends, f"{steps.main}, {COMPILED}"]
-    best = min((name for name in ours if name in found and found[name].median), key=lambda name: found[name].median or 0.0, default=None)
-    if best is None:
+    found, backends = steps.comparison.variants, results.settings.backends
+    own = [*BACKENDS, f"{steps.main}, {COMPILED}"]
+    stock = fastest({name: each for name, each in found.items() if name in own or (name in backends and name != FLASH_3)})
+    floor = fastest({name: each for name, each in found.items() if name in results.settings.floors})
+    best = stock or steps.main
+    yield Goal(f"speed of a step, {best} over {floor or UNMASKED}", _ratio(found, floor, best), 0.9, False)
+    yield Goal(f"speed of a step, {best} over boolean mask", _ratio(found, BOOLEAN_MASK, best), 3.0, False)
+    mine, copies = (found[name].peak_bytes if name in found else None for name in (best, NFOLD_COPY))
+    yield Goal(f"peak of a step, {best} over n-fold copy", mine / copies if mine and copies else None, 0.5)
+    if results.settings.size.name != "5b":
         return
-    speed, faster = _ratio(found, UNMASKED, best), _ratio(found, BOOLEAN_MASK, best)
-    if speed:
-        yield Goal(f"speed of a step, {best} over unmasked", speed, 0.9, False)
-    if faster:
-        yield Goal(f"speed of a step, {best} over boolean mask", faster, 3.0, False)
-    mine, copies = found[best].peak_bytes, found[NFOLD_COPY].peak_bytes if NFOLD_COPY in found else None
-    if mine and copies:
-        yield Goal(f"peak of a step, {best} over n-fold copy", mine / copies, 0.5)
-    seconds = steps.seconds(steps.comparison, best)
-    if seconds and results.settings.size.name == "5b":
-        yield Goal(f"seconds of a film of 50 steps with guidance, {best}", 100 * seconds, 480.0)
-        for variant, count, how, taken in results.films():
-            if HALF in variant and (count, how) == (50, "with guidance"):
-                yield Goal(f"seconds of such a film, {variant}", taken, 240.0)
+    films = {variant: taken for variant, count, how, taken in results.films() if (count, how) == (STEPS[0], GUIDED)}
+    words = f"seconds of a film of {STEPS[0]} steps {GUIDED}"
+    yield Goal(f"{words}, {best}", films.get(best), 480.0)
+    if FLASH_3 in backends:
+        yield Goal(f"{words}, {FLASH_3}", films.get(FLASH_3), 400.0)
+    yield Goal(f"{words}, {steps.main}, {HALF}", films.get(f"{steps.main}, {HALF}"), 240.0)

@@ -1,10 +1,10 @@
 """What is measured: the sizes by name, and everything that the command says, checked before anything is measured."""
 
+import inspect
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ ROUNDS = 5
 HEADS_ON_CPU = 4  # heads are alike and computed one after the other, so fewer of them say the same
 ROOM = 0.9  # of the memory that is free
 CUDA_KERNELS = ("_native_cudnn", "_native_flash", "_flash_3")  # beside ours, where nobody asks for some by name
-SECONDS = {"cuda": (300.0, 60.0), "cpu": (100.0, 90.0), "quick": (15.0, 6.0)}  # for attention; for each of both parts of the step
+# For attention in one direction; for the variants of a step; for its numbers of scenes.
+SECONDS = {"cuda": (300.0, 600.0, 400.0), "cpu": (200.0, 90.0, 120.0), "quick": (15.0, 6.0, 6.0)}
 STEP_SECONDS = {"cuda": 20.0, "cpu": 4.0, "quick": 0.5}  # of one step at most, as far as fewer blocks can keep it so
 
 Video = tuple[int, int, int]
@@ -83,7 +84,7 @@ def _published(name: str, model: Published) -> Size:
 class Settings:
     """`forms`: of attention, in the order in which they are shown. `absent`: those that this machine lacks, and why.
 
-    `seconds`: what attention may take, and what each of both parts of the step may, by estimate; `step_seconds`: one step.
+    `seconds`: what attention may take in each direction, and what either part of the step may, by estimate; `step_seconds`: one step.
     """
 
     size: Size
@@ -98,13 +99,18 @@ class Settings:
     compiled: bool
     backends: tuple[str, ...]
     absent: Mapping[str, str]
-    seconds: tuple[float, float]
+    seconds: tuple[float, float, float]
     step_seconds: float
 
     @property
     def forms(self) -> tuple[str, ...]:
         """Of attention, in the order in which they are shown."""
-        return (UNMASKED, *self.backends, BOOLEAN_MASK, NFOLD_COPY)
+        return (*self.floors, *self.backends, BOOLEAN_MASK, NFOLD_COPY)
+
+    @property
+    def floors(self) -> tuple[str, ...]:
+        """The unmasked softmax by what diffusers takes unasked, and by every other kernel that is measured."""
+        return (UNMASKED, *(f"{UNMASKED} by {name}" for name in self.backends if name in KERNELS))
 
     @property
     def backend(self) -> str:
@@ -118,7 +124,7 @@ class Settings:
     @property
     def model_config(self) -> Mapping[str, Any]:
         """All of it, defaults too."""
-        return _whole_config(tuple(sorted((key, value) for key, value in self.size.config.items())))
+        return _whole_config(self.size)
 
     @property
     def attention_heads(self) -> int:
@@ -136,10 +142,9 @@ class Settings:
         return self.shape(scenes, self.attention_video).layout(self.model_config["max_text_seq_length"])
 
 
-@lru_cache(maxsize=8)
-def _whole_config(changes: tuple[tuple[str, Any], ...]) -> Mapping[str, Any]:
-    with torch.device("meta"):
-        return dict(Mask2DiTTransformer3DModel(**{**dict(changes), "num_layers": 1}).config) | dict(changes)
+def _whole_config(size: Size) -> dict[str, Any]:
+    defaults = inspect.signature(Mask2DiTTransformer3DModel.__init__).parameters
+    return {name: each.default for name, each in defaults.items() if name != "self"} | dict(size.config)
 
 
 def choose_settings(
@@ -165,8 +170,7 @@ def choose_settings(
     own = found.quick if quick else found.whole if is_cuda else found.on_cpu
     alone = found.attention_quick if quick else found.whole if is_cuda else found.attention_on_cpu
     asked = (frames, height, width)
-    config = _whole_config(tuple(sorted(found.config.items())))
-    taken, absent = _find_backends(backends, device, numbers, config["attention_head_dim"])
+    taken, absent = _find_backends(backends, device, numbers, _whole_config(found)["attention_head_dim"])
     settings = Settings(
         size=found,
         device=device,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mask2dit.benchmarking.forms import BOOLEAN_MASK, COMPARED, NFOLD_COPY, UNMASKED, extra_bytes, forget_mask
-from mask2dit.benchmarking.measuring import Call, Measured, Progress, describe, measure, median_seconds
+from mask2dit.benchmarking.measuring import AGAIN, Call, Measured, Progress, describe, measure, median_seconds, noise_of
 from mask2dit.benchmarking.networks import (
     CACHED,
     COMPILED,
@@ -19,6 +19,7 @@ from mask2dit.benchmarking.networks import (
     step_bytes,
     step_call,
     step_flop,
+    step_footprint,
     variant_of,
     without_blocks,
 )
@@ -28,6 +29,7 @@ from mask2dit.memory import gib
 from mask2dit.plans import get_plan
 
 OUTSIDE = "outside of the blocks"
+SHORT = 0.5  # seconds of a step
 
 
 @dataclass(slots=True)
@@ -42,6 +44,10 @@ class StepCase:
     """What is outside of the blocks; None where all blocks are measured."""
     times: Times | None = None
     """What a whole step of the main variant goes into."""
+    again: Measured = field(default_factory=Measured)
+    """The main variant once more, in the same rounds: what is between the two is noise."""
+    floor: Times = field(default_factory=Times)
+    """The least that arithmetic of attention and of linear layers takes, at the speed of the machine's matrix products."""
 
 
 @dataclass(slots=True)
@@ -55,6 +61,8 @@ class Steps:
     """All variants, in the same rounds."""
     scaling: list[StepCase] = field(default_factory=list)
     """The main variant by number of scenes, all in the same rounds."""
+    rate: float = 0.0
+    """FLOP per second of the machine's matrix products; 0 where it is not known."""
 
     def seconds(self, case: StepCase, variant: str) -> float | None:
         """Of a whole step, scaled up to all blocks."""
@@ -66,8 +74,20 @@ class Steps:
         outside = (case.outside and case.outside.median) or 0.0
         return outside + (found.median - outside) * self.blocks / self.measured_blocks
 
+    def share_of_matmul(self, case: StepCase, variant: str) -> float | None:
+        """The speed of a whole step as a share of that of a matrix product; None where less, or more, is computed."""
+        taken = self.seconds(case, variant)
+        is_other = CACHED in variant or variant.startswith(UNMASKED)
+        return None if taken is None or is_other or not self.rate else case.flop / self.rate / taken
+
+    def noise(self, case: StepCase) -> float | None:
+        """How far two measurements of the main variant are from each other: 1.05 is 5 per cent."""
+        return noise_of(case.again, case.variants.get(self.main))
+
     def growth(self, case: StepCase) -> float | None:
-        """step(n)/step(1) over the ratio of their arithmetic."""
+        """step(n)/step(1) over the ratio of their arithmetic; None for one scene."""
+        if case.scenes == 1:
+            return None
         first = next((each for each in self.scaling if each.scenes == 1), None)
         mine, one = self.seconds(case, self.main), first and self.seconds(first, self.main)
         return mine / one / (case.flop / first.flop) if first and mine and one else None
@@ -76,7 +96,7 @@ class Steps:
 def measure_steps(settings: Settings, rate: float, progress: Progress, found: list[Steps]) -> None:
     """Append what is measured, and fill it: first the variants side by side, then the numbers of scenes. rate: FLOP per second."""
     blocks = choose_blocks(settings, rate, ROOM * free_bytes(settings.device))
-    steps = Steps(settings.backend, settings.model_config["num_layers"], blocks)
+    steps = Steps(settings.backend, settings.model_config["num_layers"], blocks, rate=rate)
     found.append(steps)
     network = random_network(settings, blocks)
     _compare(settings, steps, network, progress)
@@ -85,12 +105,15 @@ def measure_steps(settings: Settings, rate: float, progress: Progress, found: li
 
 def _compare(settings: Settings, steps: Steps, network: Any, progress: Progress) -> None:
     """All variants that the time is enough for, of the number of scenes that was asked for."""
-    case = _case(settings, settings.scenes)
+    case = _case(settings, settings.scenes, steps.rate)
     main = variant_of(network, settings, steps.main)
     calls: dict[str, Call] = {steps.main: step_call(settings, main, settings.scenes)}
+    calls[AGAIN] = calls[steps.main]
     if steps.measured_blocks < steps.blocks:
         calls[OUTSIDE] = without_blocks(main, calls[steps.main])
     once = median_seconds(calls[steps.main], settings.device, 1)
+    if once < SHORT:  # whatever came between would decide what is left out
+        once = median_seconds(calls[steps.main], settings.device, 5)
     for name in _variant_names(settings)[1:]:
         problem = _problem_of(settings, name, len(calls), once)
         if problem is None:
@@ -102,18 +125,19 @@ def _compare(settings: Settings, steps: Steps, network: Any, progress: Progress)
         case.variants[name] = Measured(problem=problem)
     made = _measured(settings, calls, progress, f"a step, {settings.scenes} scene{'s' * (settings.scenes > 1)}")
     forget_mask()
-    case.outside = made.pop(OUTSIDE, None)
+    case.outside, case.again = made.pop(OUTSIDE, None), made.pop(AGAIN)
     problems = dict(case.variants)
     case.variants = {name: made.get(name) or problems[name] for name in _variant_names(settings)}
     steps.comparison = case
 
 
 def _variant_names(settings: Settings) -> tuple[str, ...]:
-    """From the most to the least wanted."""
+    """From the most to the least wanted: those that the goals ask for are before other kernels."""
     main = settings.backend
     others = [name for name in settings.backends if name != main]
     compiled = [f"{main}, {COMPILED}"] if settings.compiled else []
-    return (main, *others, f"{main}, {FUSED}", *compiled, f"{main}, {CACHED}", UNMASKED, BOOLEAN_MASK, NFOLD_COPY)
+    compared = (*settings.floors, BOOLEAN_MASK, NFOLD_COPY)
+    return (main, *compiled, f"{main}, {CACHED}", *compared, *others, f"{main}, {FUSED}")
 
 
 def _problem_of(settings: Settings, name: str, others: int, once: float) -> str | None:
@@ -134,9 +158,9 @@ def _scale(settings: Settings, steps: Steps, network: Any, progress: Progress) -
     """The main variant with every number of scenes that there is time and memory for."""
     model, is_part = variant_of(network, settings, steps.main), steps.measured_blocks < steps.blocks
     speed = _speed(steps)
-    cases, calls, left = [], {}, settings.seconds[1]
+    cases, calls, left = [], {}, settings.seconds[2]
     for scenes in settings.scene_counts:
-        case = _case(settings, scenes)
+        case = _case(settings, scenes, steps.rate)
         cases.append(case)
         taking = step_flop(settings, scenes, steps.measured_blocks) / speed * (settings.rounds + 1)
         needed, free = step_bytes(settings, scenes, 1), free_bytes(settings.device)
@@ -174,6 +198,8 @@ def _measured(settings: Settings, calls: Mapping[str, Call], progress: Progress,
     return made
 
 
-def _case(settings: Settings, scenes: int) -> StepCase:
+def _case(settings: Settings, scenes: int, rate: float) -> StepCase:
     layout = settings.shape(scenes).layout(settings.model_config["max_text_seq_length"])
-    return StepCase(scenes, layout.num_tokens, step_flop(settings, scenes))
+    counted = step_footprint(settings, scenes)
+    floor = Times(counted.attention_flop / rate, counted.linear_flop / rate) if rate else Times()
+    return StepCase(scenes, layout.num_tokens, counted.flop, floor=floor)
