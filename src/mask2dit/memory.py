@@ -394,7 +394,7 @@ def parse_bytes(text: str) -> int:
 
 def gib(count: int, *, up: bool = False) -> str:
     """Bytes for a person, rounded to the nearest, or up where less would not do."""
-    unit, tenths, name = (GIB, 10, "GiB") if count >= GIB else (2**20, 1, "MiB") if count >= 2**20 else (2**10, 1, "KiB")
+    unit, tenths, name = (GIB, 10, "GiB") if count >= GIB else (2**20, 1, "MiB") if count >= 2**20 or not count else (2**10, 1, "KiB")
     number = count / unit * tenths
     return f"{(ceil(number) if up else round(number)) / tenths:.{tenths // 10}f} {name}"
 

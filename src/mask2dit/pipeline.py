@@ -241,7 +241,9 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         if resume is not None and [tuple(scene.shape) for scene in resume.latents] != shapes:
             raise InputError(f"resume: got {len(resume.latents)} scenes of other shapes, expected those of this call; leave it out")
         self._check_tensors(request, shapes, prompt_embeds, negative_prompt_embeds, latents, generator, output_type)
-        check_step_cache(request.shortcuts.step_cache, self.transformer)
+        own = self.transformer
+        how = {"compiled": own.is_compiled, "shares_sequence": own.shares_sequence, "is_cached": own.is_cache_enabled}
+        check_step_cache(request.shortcuts.step_cache, **how)
         for remark in self._remarks(request, known, resume):
             warnings.warn(remark, stacklevel=3)  # torch.no_grad is one frame
         try:

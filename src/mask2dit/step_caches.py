@@ -108,20 +108,21 @@ def tensors_of(cache: StepCache, num_layers: int) -> int:
     return num_layers if isinstance(cache, PyramidCache) else 3  # the first block's output, its change, and that of the others
 
 
-def check_step_cache(text: str | None, transformer: Any) -> None:
-    """Raise InputError where a cache cannot be used for a film."""
+def check_step_cache(text: str | None, *, compiled: bool, shares_sequence: bool, is_cached: bool = False) -> None:
+    """Raise InputError where a cache cannot be used: with compiled blocks, a sequence over several processes, or another cache."""
     if text is None:
         return
-    if transformer.shares_sequence and isinstance(read_step_cache(text), FirstBlockCache):
+    cache = read_step_cache(text)
+    if shares_sequence and isinstance(cache, FirstBlockCache):
         raise InputError(
             f"step cache: got {text} with a sequence over several processes, of which each would decide for its own tokens, expected "
             "pyramid, whose steps are fixed; or two processes, for the guidance branches side by side"
         )
-    if transformer.is_compiled and isinstance(read_step_cache(text), PyramidCache):
+    if compiled and isinstance(cache, PyramidCache):
         raise InputError(
             f"step cache: got {text} with compiled blocks, of which it would be the inside, expected first-block; or leave compiling out"
         )
-    if transformer.is_cache_enabled:
+    if is_cached:
         raise InputError(f"step cache: got {text} for a transformer with a cache, expected none; disable_cache() it, or leave it out")
 
 

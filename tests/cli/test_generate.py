@@ -148,6 +148,10 @@ MISTAKES = [
     ("--guidance-interval 0.5", "--guidance-interval: got '0.5', expected two shares"),
     ("--guidance-interval 0.5-0.1", "guidance interval: got 0.5-0.1, expected two shares"),
     ("--step-cache magic", "step cache: got 'magic', expected first-block:0.05 or pyramid:2"),
+    (
+        "--step-cache pyramid --compile",
+        "step cache: got pyramid:2 with compiled blocks, of which it would",
+    ),
     ("--height 0", "--height"),
     ("--height 17", "height: got 17, expected a multiple of 8 pixels; take 16 or 24"),
     ("--width 100000001", "width: got 100000001"),

@@ -11,7 +11,7 @@ import typer
 
 from mask2dit.cli import model_options as options
 from mask2dit.cli.film_options import note_unknown_words
-from mask2dit.cli.together import load
+from mask2dit.cli.together import load, shares_sequence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,9 +50,10 @@ class Filming:
         from mask2dit.loading import check_film
         from mask2dit.model_folder import load_config, model_values
         from mask2dit.production.preparing import assumed_made_with, prepare
+        from mask2dit.step_caches import check_step_cache
 
         plan = load_config(self.chosen.folder, "transformer")["attention_plan"]
-        return prepare(
+        prepared = prepare(
             board,
             folder,
             settings,
@@ -63,6 +64,9 @@ class Filming:
             lambda whole: check_film(self.chosen.folder, whole, **settings.asked()),
             lambda request, earlier: assumed_made_with(request, earlier, self.asked, plan),
         )
+        cache, compiled = prepared.record.made_with.step_cache, self.chosen.computing.compiled
+        check_step_cache(cache, compiled=compiled, shares_sequence=shares_sequence())
+        return prepared
 
     def make(self, board: "Storyboard", folder: Path, settings: "FilmSettings", directions: "Directions", base: Path) -> "FilmRecord":
         """The film of a storyboard in a folder, with a plan shown where something was there before."""

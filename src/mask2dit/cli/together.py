@@ -71,6 +71,11 @@ def load(chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline":
         return _loaded(team, chosen, *how)
 
 
+def shares_sequence() -> bool:
+    """Whether each process of this command holds a part of the tokens only."""
+    return any(team.size > team.branches for team in _teams)
+
+
 def _loaded(team: "Team", chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline":
     """The pipeline, once every process has it. Where one cannot, the first process says why."""
     problem: Mask2DiTError | None = None
