@@ -1,9 +1,10 @@
-"""The whole command for the built-in model, measured: import, load, encode, each step, decode, and peak memory.
+"""The whole command for the built-in model, measured: import, load, encode, each step, decode, and peak memory, in several ways.
 
-    python benchmarks/film.py [--rounds 5] [--threads 2] [--out benchmarks/results/film.json]
+    python benchmarks/film.py [--rounds 5] [--busy] [--out benchmarks/results/film.json]
 
-Every round is a fresh process of `mask2dit generate`; figures are medians over the rounds. Stage times are those that the film's own
-run.json holds; importing and loading are timed in processes of their own. Needs Linux (peak memory is read from the kernel).
+Every round is a fresh process of `mask2dit generate` for each way, one after the other; figures are medians over the rounds. Stage times
+are those that the film's own run.json holds; importing and loading are timed in processes of their own. `--busy` runs beside as many
+processes that compute without end as there are cores. Needs Linux (peak memory is read from the kernel).
 """
 
 import argparse
@@ -16,29 +17,47 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 STORYBOARD = Path(__file__).parents[1] / "storyboards" / "fox.yaml"
 TARGET_SECONDS, TARGET_GIB = 20.0, 2.0
+PLAIN = "two threads"
+TWO, AWAKE = {"OMP_NUM_THREADS": "2"}, {"OMP_WAIT_POLICY": "ACTIVE"}
+WAYS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+    PLAIN: (TWO, ()),
+    "two threads that wait awake": (TWO | AWAKE, ()),
+    "one thread": ({"OMP_NUM_THREADS": "1"}, ()),
+    "two threads, --weights bf16": (TWO, ("--weights", "bf16")),
+    "two threads, --steps 12 --solver unipc": (TWO, ("--steps", "12", "--solver", "unipc")),
+    "two threads, --compile": (TWO, ("--compile",)),
+}
 
 
 def main() -> None:
     """Measure, print a table, and write it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--busy", action="store_true", help="beside other programs")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
-    rounds = [measure(environment) for _ in range(arguments.rounds)]
-    medians = {key: statistics.median(each[key] for each in rounds) for key in rounds[0]}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
+    with others(os.cpu_count() or 1 if arguments.busy else 0):
+        for _ in range(arguments.rounds):
+            for way, rounds in found.items():
+                environment, options = WAYS[way]
+                rounds.append(measure(os.environ | environment, options))
+    ways = {way: {key: round(statistics.median(each[key] for each in rounds), 3) for key in rounds[0]} for way, rounds in found.items()}
     result = {
-        "machine": machine(arguments.threads),
+        "machine": machine(2),
         "date": datetime.date.today().isoformat(),
         "storyboard": STORYBOARD.name,
         "rounds": arguments.rounds,
-        "median": {key: round(value, 3) for key, value in medians.items()},
+        "busy": arguments.busy,
+        "median": ways,
         "targets": {"command_seconds": TARGET_SECONDS, "peak_memory_gib": TARGET_GIB},
     }
     show(result)
@@ -47,13 +66,24 @@ def main() -> None:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(environment: dict[str, str]) -> dict[str, float]:
+@contextmanager
+def others(count: int) -> Iterator[None]:
+    """So many processes that compute without end."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+
+
+def measure(environment: Mapping[str, str], options: Sequence[str]) -> dict[str, float]:
     """One round: seconds per stage, and the largest resident set of the command."""
     importing = timed([sys.executable, "-c", "import mask2dit.loading"], environment)[0]
     loading = timed([sys.executable, "-c", "import mask2dit; mask2dit.load_pipeline()"], environment)[0]
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film"
-        command = [sys.executable, "-m", "mask2dit", "generate", str(STORYBOARD), "-o", str(film)]
+        command = [sys.executable, "-m", "mask2dit", "generate", str(STORYBOARD), "-o", str(film), *options]
         seconds, peak = timed(command, environment)
         record = json.loads((film / "run.json").read_text(encoding="utf-8"))
     stages: dict[str, float] = record["timings_seconds"]
@@ -61,7 +91,7 @@ def measure(environment: dict[str, str]) -> dict[str, float]:
         "import_seconds": importing,
         "load_seconds": loading - importing,
         "encode_seconds": stages["encoding"],
-        "step_seconds": stages["denoising"] / record["num_inference_steps"],
+        "step_seconds": stages["denoising"] / record["made_with"]["num_inference_steps"],
         "denoise_seconds": stages["denoising"],
         "decode_and_write_scenes_seconds": stages["decoding"],
         "join_seconds": stages["joining"],
@@ -70,7 +100,7 @@ def measure(environment: dict[str, str]) -> dict[str, float]:
     }
 
 
-def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+def timed(command: list[str], environment: Mapping[str, str]) -> tuple[float, float]:
     """Wall seconds and peak resident GiB of a process."""
     began = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -98,11 +128,12 @@ def machine(threads: int) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print the medians, with the targets beside them."""
     about = result["machine"]
-    print(f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, torch {about['torch']}, Python {about['python']}")
-    print(f"{result['storyboard']}, median of {result['rounds']} rounds")
-    for key, value in result["median"].items():
-        target = result["targets"].get(key)
-        print(f"  {key:<34}{value:9.3f}" + (f"   target ≤ {target:g}: {'met' if value <= target else 'missed'}" if target else ""))
+    print(f"{about['cpu']}, {about['cores']} cores, torch {about['torch']}, Python {about['python']}{', busy' * result['busy']}")
+    for way, medians in result["median"].items():
+        print(f"{result['storyboard']}, {way}, median of {result['rounds']} rounds")
+        for key, value in medians.items():
+            target = result["targets"].get(key)
+            print(f"  {key:<34}{value:9.3f}" + (f"   target ≤ {target:g}: {'met' if value <= target else 'missed'}" if target else ""))
 
 
 if __name__ == "__main__":

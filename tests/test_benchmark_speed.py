@@ -44,3 +44,12 @@ def test_kept_context_changes_nothing_but_time(tmp_path: Path) -> None:
     found, _ = run(ONE_ROUND, tmp_path)
     assert [row["scenes"] for row in found["times"]] == [2, 3]
     assert all(row["largest difference"] < 1e-4 and row["ratio"] < 0.8 for row in found["times"])
+
+
+def test_the_whole_command_is_timed(tmp_path: Path) -> None:
+    found, told = run(
+        'import sys, film\nsys.argv[1:] = ["--rounds", "1", "--ways", "one thread", "--out", "found.json"]\nfilm.main()', tmp_path
+    )
+    (medians,) = found["median"].values()
+    stages = sum(medians[f"{name}_seconds"] for name in ("encode", "denoise", "decode_and_write_scenes", "join"))
+    assert 0 < stages < medians["command_seconds"] and "one thread, median of 1 rounds" in told

@@ -57,6 +57,15 @@ def processes_here() -> int:
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def wait_asleep() -> None:
+    """Let torch's threads sleep while they wait for each other, where nobody has said how; call before the first import of torch.
+
+    Waiting awake, they take the core from the one that is waited for as soon as anything else runs: a film that takes 12 s beside two busy
+    processes then took up to 84 (`benchmarks/film.py --busy`).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def usable_cores(limits: Path = CGROUP_LIMITS) -> int:
     """Cores that this process may use: those it is bound to, and what its container grants (Linux's cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""Threads and main memory of one process, and of several that share the machine."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mask2dit.cli.machine import free_bytes, processes_here, usable_cores, use_all_cores, wait_asleep
+from mask2dit.cli.model_options import memory_room
+
+CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("said", "processes", "expected"),
+    [(None, None, 6), (None, "3", 2), ("1", "3", 2), ("5", "3", 1), ("1", None, 1), (None, "40", 1)],
+)
+def test_processes_share_the_cores(said: str | None, processes: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun says one thread where nobody has said anything; what a person says stays."""
+    for name, value in (("OMP_NUM_THREADS", said), ("LOCAL_WORLD_SIZE", processes)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr("mask2dit.cli.machine.usable_cores", lambda: 6)
+    torch.set_num_threads(8 if said is None and processes is None else 1 if said else 8)
+    use_all_cores()
+    assert torch.get_num_threads() == expected
+
+
+def test_main_memory_is_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mask2dit.cli.machine.free_bytes", lambda device: 600 if device is None or device.type == "cpu" else 900)
+    assert (memory_room(None, CPU), memory_room(None, ELSEWHERE), memory_room("1MiB", CPU)) == (
+        (600, None),
+        (900, 600),
+        (2**20, None),
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert processes_here() == 4
+    assert (memory_room(None, CPU), memory_room(None, ELSEWHERE)) == ((150, None), (900, 150))
+
+
+def test_threads_wait_asleep_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    wait_asleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    wait_asleep()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_there_is_something_to_compute_with() -> None:
+    assert usable_cores() >= 1 and free_bytes(None) > 2**20
