@@ -26,7 +26,7 @@ from mask2dit.memory import Choice
 from mask2dit.predictor import Film, Predictor
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.solvers import make_scheduler
-from mask2dit.step_caches import caching, check_step_cache
+from mask2dit.step_caches import Clock, caching, check_step_cache
 from mask2dit.stepper import DenoisingState, Stepper
 from mask2dit.storyboard import Storyboard
 from mask2dit.team import Team, TeamPredictor
@@ -307,10 +307,9 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         scheduler = make_scheduler(request.shortcuts.solver, self.scheduler)
         scheduler.set_timesteps(request.num_inference_steps, device=device)
         stepper = Stepper(scheduler, generator_per_scene(generator, len(scenes)), resume)
-        own = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
-        predict = self._predictor(scenes, frozenset(known), branches, f"{request} {own}")
         lengths, done = [len(scene) for scene in scenes], resume.step if resume else 0
         with caching(self.transformer, request.shortcuts.step_cache, request.num_inference_steps) as clock:
+            predict = self._predictor(request, scenes, frozenset(known), branches, scheduler, clock)
             denoising = Denoising(request, predict, stepper, clock)
             for step, t in enumerate(self.progress_bar(scheduler.timesteps[done:]), start=done):
                 scenes = denoising.step(scenes, t, step)
@@ -322,8 +321,16 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
                     scenes = [scenes[s] if s in known else piece for s, piece in enumerate(pieces)]
         return [known[s].to(device) if s in known else scene for s, scene in enumerate(scenes)]
 
-    def _predictor(self, scenes: Sequence[Tensor], known: frozenset[int], branches: Mapping[str, Tensor], settings: str) -> Predictor:
-        """What predicts this film, here or in the team's processes, which must have the same settings."""
+    def _predictor(
+        self,
+        request: FilmRequest,
+        scenes: Sequence[Tensor],
+        known: frozenset[int],
+        branches: Mapping[str, Tensor],
+        scheduler: Any,
+        clock: Clock,
+    ) -> Predictor:
+        """What predicts this film, here or in the team's processes."""
         patch = self.values.compression.patch
         grid = (scenes[0].shape[-2] // patch, scenes[0].shape[-1] // patch)
         lengths = tuple(len(scene) for scene in scenes)
@@ -331,7 +338,8 @@ class Mask2DiTPipeline(DiffusionPipeline, CogVideoXLoraLoaderMixin):  # type: ig
         film, device = Film(branches, layout, lengths, grid, known), self._execution_device
         if self.team is None:
             return Predictor(self.transformer, film, device)
-        return TeamPredictor(self.transformer, film, device, self.team, settings)
+        own = sorted((name, value) for name, value in scheduler.config.items() if not name.startswith("_"))
+        return TeamPredictor(self.transformer, film, device, self.team, clock, request.shortcuts.step_cache, f"{request} {own}")
 
     def _start(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor
 from mask2dit.errors import InputError, Mask2DiTError, one_line
 from mask2dit.memory import is_out_of_memory
 from mask2dit.predictor import Film, Predictor
+from mask2dit.step_caches import Clock, caching
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
 PATIENCE = timedelta(days=1)  # how long followers wait for a leader that decodes, or writes; one that is gone is noticed at once
@@ -53,7 +54,7 @@ class Team:
             raise InputError("several devices: got one process, expected several that were started together; use torchrun")
         size = dist.get_world_size()
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
-        return cls(dist.get_rank(), size, 2 if guided and size % 2 == 0 else 1, torch.device(device), led, control)
+        return cls(dist.get_rank(), size, branches_of(size, guided), torch.device(device), led, control)
 
     @property
     def words(self) -> str:
@@ -116,20 +117,37 @@ class Team:
             )
 
 
-class TeamPredictor(Predictor):
-    """One film's predictions, by a team; every process gets all of them. `settings`: all else that must be the same on processes."""
+def branches_of(num_processes: int, guided: bool) -> int:
+    """How many guidance branches are computed side by side."""
+    return 2 if guided and num_processes % 2 == 0 else 1
 
-    def __init__(self, transformer: Mask2DiTTransformer3DModel, film: Film, device: torch.device, team: Team, settings: str = "") -> None:
+
+class TeamPredictor(Predictor):
+    """One film's predictions, by a team; every process gets all of them.
+
+    clock, step_cache: of this run; the leader's followers cache as it does. settings: all else that must be the same on processes.
+    """
+
+    def __init__(
+        self,
+        transformer: Mask2DiTTransformer3DModel,
+        film: Film,
+        device: torch.device,
+        team: Team,
+        clock: Clock,
+        step_cache: str | None = None,
+        settings: str = "",
+    ) -> None:
         super().__init__(transformer, film, device)
-        self._team, self._settings = team, settings
+        self._team, self._clock, self._settings = team, clock, settings
         if team.led and team.rank == 0:
-            team.send(("film", _moved(film, torch.device("cpu"))))
+            team.send(("film", _moved(film, torch.device("cpu")), step_cache, clock.total))
 
     def joined(self, scenes: Sequence[Tensor], t: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """See the base class."""
         team = self._team
         if team.led and team.rank == 0:
-            with team.sent(("step", [scene.cpu() for scene in scenes], t.cpu(), tuple(names))):
+            with team.sent(("step", self._clock.step, [scene.cpu() for scene in scenes], t.cpu(), tuple(names))):
                 return self._together(scenes, t, names)
         if not team.led:  # at every step, for a generator of one's own would lead them apart later
             film = self.film
@@ -159,17 +177,17 @@ class TeamPredictor(Predictor):
 
 def follow(transformer: Mask2DiTTransformer3DModel, team: Team) -> tuple[Any, ...]:
     """Compute what the leader sends until it sends something else, which is returned; raises Mask2DiTError where it is gone."""
-    predictor: TeamPredictor | None = None
-    while True:
-        kind, *rest = team.receive()
-        if kind == "film":
-            predictor = TeamPredictor(transformer, _moved(rest[0], team.device), team.device, team)
-        elif kind == "step" and predictor is not None:
-            scenes, t, names = rest
-            with torch.no_grad():
+    message = team.receive()
+    while message[0] == "film":
+        _, film, step_cache, total = message
+        with caching(transformer, step_cache, total) as clock, torch.no_grad():
+            predictor = TeamPredictor(transformer, _moved(film, team.device), team.device, team, clock)
+            message = team.receive()
+            while message[0] == "step":
+                _, clock.step, scenes, t, names = message
                 predictor([scene.to(team.device) for scene in scenes], t.to(team.device), names)
-        else:
-            return (kind, *rest)
+                message = team.receive()
+    return message
 
 
 @contextmanager

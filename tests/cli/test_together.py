@@ -31,11 +31,19 @@ def run(program: list[str], words: list[str], place: Path) -> subprocess.Complet
     return subprocess.run([*program, *words], cwd=place, capture_output=True, text=True, timeout=300, env=environment)
 
 
-def test_several_processes_make_one_film(model_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ((), "guidance branches side by side"),
+        (("--steps", "10", "--step-cache", "first-block:1e9"), "guidance branches side by side"),
+        (("--steps", "10", "--guidance", "1", "--step-cache", "pyramid"), "each sequence over 2 processes"),
+    ],
+)
+def test_several_processes_make_one_film(more: tuple[str, ...], words: str, model_folder: Path, tmp_path: Path) -> None:
     """Files are those of one process to the byte, but for times; it is told how the work is shared out."""
-    alone, team = (run(program, command(model_folder, name), tmp_path) for program, name in ((ALONE, "alone"), (TEAM, "team")))
+    alone, team = (run(program, command(model_folder, name, *more), tmp_path) for program, name in ((ALONE, "alone"), (TEAM, "team")))
     assert (alone.returncode, team.returncode) == (0, 0), alone.stderr + team.stderr
-    assert "several devices: 2 processes: guidance branches side by side" in team.stderr
+    assert f"several devices: 2 processes: {words}" in team.stderr
     assert team.stdout.count("Made in ") == 1
     first, second = files_in(tmp_path / "alone"), files_in(tmp_path / "team")
     assert {name for name in first if first[name] != second.get(name)} == {"run.json"} and first.keys() == second.keys()

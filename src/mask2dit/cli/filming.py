@@ -65,7 +65,8 @@ class Filming:
             lambda request, earlier: assumed_made_with(request, earlier, self.asked, plan),
         )
         cache, compiled = prepared.record.made_with.step_cache, self.chosen.computing.compiled
-        check_step_cache(cache, compiled=compiled, shares_sequence=shares_sequence())
+        if cache is not None:
+            check_step_cache(cache, compiled=compiled, shares_sequence=shares_sequence(prepared.is_guided))
         return prepared
 
     def make(self, board: "Storyboard", folder: Path, settings: "FilmSettings", directions: "Directions", base: Path) -> "FilmRecord":
@@ -103,13 +104,13 @@ class Filming:
         if self.pipeline is None:
             kept = self.chosen.choose_memory(prepared.fullest_call, prepared.kept)
             self.show(kept.lines() if kept else ())
-            self.pipeline = self._shown(lambda progress: self.load_as(kept, texts_of(prepared), progress))
+            self.pipeline = self._shown(lambda progress: self.load_as(kept, texts_of(prepared), progress, guided=prepared.is_guided))
         return self.pipeline
 
-    def load_as(self, kept: "Choice | None", texts: "Sequence[str]", progress: "Progress") -> "Mask2DiTPipeline":
-        """The pipeline kept so, ready for these captions and negative prompts."""
+    def load_as(self, kept: "Choice | None", texts: "Sequence[str]", progress: "Progress", *, guided: bool = True) -> "Mask2DiTPipeline":
+        """The pipeline kept so, ready for these captions and negative prompts. guided: as the first film is."""
         progress.start("loading", 1)
-        pipeline = load(self.chosen, kept, texts, self.asked.plan, self.asked.lora)
+        pipeline = load(self.chosen, guided, kept, texts, self.asked.plan, self.asked.lora)
         progress.done()
         return pipeline
 

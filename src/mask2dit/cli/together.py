@@ -34,12 +34,10 @@ def in_a_team(command: Command) -> Command:
         if _num_processes() < 2:
             command(**options)
             return
-        guidance = options.get("guidance")
-        with _told_when_ended(), _first_alone_says(), _team(options.get("device"), guided=guidance is None or guidance > 1) as team:
+        with _told_when_ended(), _first_alone_says(), _team(options.get("device")) as team:
             if team.rank:
                 _follow(team)
             else:
-                typer.echo(f"several devices: {team.words}", err=True)
                 command(**options | {"device": str(team.device)})
 
     return run  # type: ignore[return-value]
@@ -61,23 +59,30 @@ def alone(command: Command) -> Command:
     return run  # type: ignore[return-value]
 
 
-def load(chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline":
-    """`ModelChoice.load`, on every process of this command's team."""
+def load(chosen: "ModelChoice", guided: bool, *how: Any) -> "Mask2DiTPipeline":
+    """`ModelChoice.load`, on every process of this command's team, for films that are guided or not."""
     if not _teams:
         return chosen.load(*how)
     (team,) = _teams
     kept, _, *rest = how
-    with team.sent(("load", chosen, kept, *rest)):
-        return _loaded(team, chosen, *how)
+    with team.sent(("load", chosen, guided, kept, *rest)):
+        pipeline = _loaded(team, chosen, guided, *how)
+    typer.echo(f"several devices: {team.words}", err=True)
+    return pipeline
 
 
-def shares_sequence() -> bool:
-    """Whether each process of this command holds a part of the tokens only."""
-    return any(team.size > team.branches for team in _teams)
+def shares_sequence(guided: bool) -> bool:
+    """Whether each process of this command holds a part of the tokens only, for a film that is guided or not."""
+    from mask2dit.team import branches_of
+
+    return any(team.size > branches_of(team.size, guided) for team in _teams)
 
 
-def _loaded(team: "Team", chosen: "ModelChoice", *how: Any) -> "Mask2DiTPipeline":
+def _loaded(team: "Team", chosen: "ModelChoice", guided: bool, *how: Any) -> "Mask2DiTPipeline":
     """The pipeline, once every process has it. Where one cannot, the first process says why."""
+    from mask2dit.team import branches_of
+
+    team.branches = branches_of(team.size, guided)
     problem: Mask2DiTError | None = None
     try:
         pipeline = chosen.load(*how)
@@ -164,7 +169,7 @@ def _told_when_ended() -> Iterator[None]:
 
 
 @contextmanager
-def _team(device: str | None, *, guided: bool) -> "Iterator[Team]":
+def _team(device: str | None) -> "Iterator[Team]":
     """The processes of this command, the first of which leads; when it ends, the others are told."""
     import torch.distributed as dist
 
@@ -172,7 +177,7 @@ def _team(device: str | None, *, guided: bool) -> "Iterator[Team]":
 
     place = _own_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
-    team = Team.form(place, guided=guided, led=True)
+    team = Team.form(place, led=True)
     _teams.append(team)
     try:
         yield team
@@ -202,9 +207,9 @@ def _follow(team: "Team") -> None:
     try:
         message = team.receive()
         while message[0] == "load":
-            chosen, kept, *rest = message[1:]
+            chosen, guided, kept, *rest = message[1:]
             try:
-                pipeline = _loaded(team, replace(chosen, device=team.device), _without_text(kept), (), *rest)
+                pipeline = _loaded(team, replace(chosen, device=team.device), guided, _without_text(kept), (), *rest)
             except Mask2DiTError:
                 raise typer.Exit(1) from None  # the leader says it
             message = follow(pipeline.transformer, team)

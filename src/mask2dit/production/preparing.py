@@ -47,11 +47,15 @@ class Prepared:
         return replace(self.shape, num_frames=max(calls, key=sum))
 
     @property
+    def is_guided(self) -> bool:
+        """Whether any scene needs the negative branch."""
+        return any(scene.inputs.guidance_scale > 1 for scene in self.record.scenes)
+
+    @property
     def kept(self) -> Kept:
         """The most that a call keeps from step to step."""
         frames, made_with = self.shape.num_latent_frames, self.record.made_with
-        guided = any(scene.inputs.guidance_scale > 1 for scene in self.record.scenes)
-        return kept_by(self.plan.calls, frames, made_with.attention_plan, guided, made_with.step_cache)
+        return kept_by(self.plan.calls, frames, made_with.attention_plan, self.is_guided, made_with.step_cache)
 
     @property
     def needs_model(self) -> bool:
