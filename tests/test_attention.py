@@ -232,6 +232,9 @@ def test_backends_are_chosen_by_name_and_by_device(monkeypatch: pytest.MonkeyPat
         tiny.transformer().set_attention("mergd")
     with pytest.raises(InputError, match="attention: got flex on cpu, expected a CUDA device; use auto, merged or grouped"):
         tiny.transformer().set_attention("flex")
+    monkeypatch.setattr("mask2dit.attention_backends.find_spec", lambda _: None)
+    with pytest.raises(InputError, match="attention: got flex without triton, which compiles it; install triton, or use auto, merged"):
+        choose_attention("flex", torch.device("cuda"), torch.bfloat16, 64)
     monkeypatch.setitem(KERNELS, "cpu", ())
     monkeypatch.setattr("mask2dit.merged_attention._found", {})
     assert choose_attention("auto", CPU, torch.float32, 16) == "grouped"

@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 
 from mask2dit.errors import StoryboardError
-from mask2dit.production.planning import Call, list_scenes, match_scenes, plan_calls, remembered
+from mask2dit.memory import Kept
+from mask2dit.production.planning import Call, kept_by, list_scenes, match_scenes, plan_calls, remembered
 from mask2dit.production.record import SceneInputs, SceneRecord, Take
 from mask2dit.storyboard import Storyboard
 
@@ -167,3 +168,14 @@ def test_scenes_are_listed_as_people_do() -> None:
     assert told == ["scene 1", "scenes 1 and 2", "scenes 1 to 3 and 7", "scenes 2, 4 and 6"]
     assert all(len(list_scenes(range(*pair))) < 20 for pair in pairwise([1, 5, 900]))
     assert Call((0, 1, 2), frozenset({1})).known == (0, 2)
+
+
+def test_what_calls_keep_between_steps() -> None:
+    """Of the call with the most of it; a plan in which known scenes see generated ones keeps nothing of theirs."""
+    calls, frames = (
+        [Call((0, 1, 2), frozenset({0, 1, 2})), Call((1, 2, 3), frozenset({3})), Call((2, 3, 4), frozenset({3, 4}))],
+        [9, 2, 4, 8, 1],
+    )
+    assert kept_by(calls, frames, "context-blind", True, None) == Kept(2, 2 + 4)
+    assert kept_by(calls, frames, "context-blind", False, "pyramid:2") == Kept(1, 2 + 4, "pyramid:2")
+    assert kept_by(calls, frames, "symmetric", True, None) == Kept(2) and kept_by([], frames, "context-blind", True, None) == Kept(2)
