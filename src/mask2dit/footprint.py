@@ -36,34 +36,22 @@ class Footprint:
 
 def footprint(call: Callable[[], Any]) -> Footprint:
     """Count what `call` makes; whatever it uses must lie on the meta device. Nothing is differentiated."""
-    living, fused = _Living(), _FusedAttention()
-    with torch.no_grad(), fused, living:
+    counting, fused = _Counting(), _FusedAttention()
+    with torch.no_grad(), fused, counting:
         call()
-    return Footprint(living.peak_bytes, living.flop, fused.flop)
+    return Footprint(counting.living.peak_bytes, counting.flop, fused.flop)
 
 
-class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the storages that were made and are still alive, and the arithmetic of matrix products and convolutions."""
+class Living:
+    """Bytes of storages that are alive at once; `peak_bytes`: at their most."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = 0
-        self.flop = 0
         self._alive: dict[int, int] = {}
         self._bytes = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        outcome = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=outcome)
-        if any(value.alias_info is not None for value in func._schema.returns):
-            return outcome  # a view, or a change in place
-        for value in tree_leaves(outcome):
-            if isinstance(value, Tensor) and value.device.type == "meta":
-                self._add(value.untyped_storage())
-        return outcome
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
+    def add(self, storage: torch.UntypedStorage) -> None:
+        """One that was made; it counts until nobody has it any more."""
         key = storage._cdata
         if key not in self._alive:
             self._alive[key] = storage.nbytes()
@@ -73,6 +61,26 @@ class _Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _drop(self, key: int) -> None:
         self._bytes -= self._alive.pop(key, 0)
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What is made on the meta device, and the arithmetic of matrix products and convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.living = Living()
+        self.flop = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        outcome = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flop += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=outcome)
+        if any(value.alias_info is not None for value in func._schema.returns):
+            return outcome  # a view, or a change in place
+        for value in tree_leaves(outcome):
+            if isinstance(value, Tensor) and value.device.type == "meta":
+                self.living.add(value.untyped_storage())
+        return outcome
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -5,7 +5,6 @@ and ratios are taken over rounds. A call that fails does not end the others: wha
 """
 
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mask2dit.errors import one_line
+from mask2dit.footprint import Living
 from mask2dit.memory import is_out_of_memory
 
 LONG_ENOUGH = 0.02  # seconds: shorter calls are repeated within a round, for clocks and interruptions weigh too much there
@@ -190,10 +190,14 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, watched: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls = self.copied_bytes = self.peak_bytes = 0
+        self.calls = self.copied_bytes = 0
+        self._living = Living()
         self._watched = {each.untyped_storage()._cdata for each in watched}
-        self._alive: dict[int, int] = {}
-        self._bytes = 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of all tensors made, at the fullest moment."""
+        return self._living.peak_bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         outcome = func(*args, **(kwargs or {}))
@@ -204,20 +208,9 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_copy = not is_attention and any(_storage(each) in self._watched for each in tree_leaves((args, kwargs)))
         for value in tree_leaves(outcome):
             if isinstance(value, Tensor):
-                self._add(value.untyped_storage())
+                self._living.add(value.untyped_storage())
                 self.copied_bytes += value.nbytes if is_copy else 0
         return outcome
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self._alive:
-            self._alive[key] = storage.nbytes()
-            self._bytes += storage.nbytes()
-            self.peak_bytes = max(self.peak_bytes, self._bytes)
-            weakref.finalize(storage, self._drop, key)
-
-    def _drop(self, key: int) -> None:
-        self._bytes -= self._alive.pop(key, 0)
 
 
 def _storage(value: Any) -> int | None:
