@@ -162,7 +162,7 @@ class FilmFolder:
 
     def write_image(self, path: Path, image: Image.Image) -> None:
         with written_aside(path) as part:
-            image.save(part, "PNG")
+            image.save(part, "PNG", compress_level=3)  # a third of the time of level 6, for an eighth more bytes
 
     def write_storyboard(self, storyboard: Storyboard) -> None:
         """Unless the file there says the same already, perhaps with remarks of its author; another one is kept beside it."""
