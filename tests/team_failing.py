@@ -2,12 +2,14 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 import mask2dit.loading
 from mask2dit.cli.main import main
+from mask2dit.errors import InputError
 from mask2dit.predictor import Predictor
 
 CALLS_BEFORE = 2
@@ -17,12 +19,16 @@ def fail(*_: Any, **__: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-def after_some(real: Any) -> Any:
+def be_mistaken() -> Any:
+    raise InputError("a mistake that process 1 alone meets")
+
+
+def after_some(real: Any, end: Callable[[], Any]) -> Any:
     """A method that fails after some calls."""
     calls = iter(range(CALLS_BEFORE))
 
     def call(*given: Any) -> Any:
-        return real(*given) if next(calls, None) is not None else fail()
+        return real(*given) if next(calls, None) is not None else end()
 
     return call
 
@@ -33,5 +39,5 @@ if __name__ == "__main__":
         if where == "loading":
             mask2dit.loading.load_pipeline = fail
         else:
-            Predictor._call = after_some(Predictor._call)  # type: ignore[method-assign]
+            Predictor._call = after_some(Predictor._call, be_mistaken if where == "mistaken" else fail)  # type: ignore[method-assign]
     main()

@@ -271,6 +271,11 @@ def test_fused_projections_do_not_lose_adapters_in_silence(model: Mask2DiTTransf
     assert not torch.equal(forward(model), forward(tiny.transformer()))
 
 
+def test_a_processor_of_ones_own_needs_to_be_callable_only(model: Mask2DiTTransformer3DModel) -> None:
+    model.set_attn_processor(lambda attn, states, *rest: torch.zeros_like(states))
+    assert forward(model).isfinite().all()
+
+
 def test_processors_can_be_swapped_by_name(model: Mask2DiTTransformer3DModel) -> None:
     assert set(model.attn_processors) == {f"transformer_blocks.{index}.attn1.processor" for index in range(3)}
     before = forward(model)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.hooks.hooks import BaseState
+from torch.utils._pytree import tree_leaves
 
 import tiny
 from mask2dit import Mask2DiTPipeline, load_pipeline
@@ -33,7 +35,6 @@ from mask2dit.memory import (
     modes,
     parse_bytes,
 )
-from mask2dit.step_caches import _Attended
 from mask2dit.video_shape import Compression, VideoShape
 
 CAPTIONS = ["a red fox walks", "the fox jumps", "a blue bear sleeps"]
@@ -254,7 +255,14 @@ def test_weights_of_fewer_bits_are_counted_as_they_are(weights: str) -> None:
 
 @pytest.mark.parametrize(
     ("plan", "kept"),
-    [("context-blind", Kept(2, 3)), ("context-blind", Kept(1, 3)), ("symmetric", Kept(2, 0, "pyramid:2")), ("full", Kept(2))],
+    [
+        ("context-blind", Kept(2, 3)),
+        ("context-blind", Kept(1, 3)),
+        ("symmetric", Kept(2, 0, "pyramid:2")),
+        ("symmetric", Kept(1, 0, "first-block:0")),
+        ("context-blind", Kept(2, 3, "first-block:0")),
+        ("full", Kept(2)),
+    ],
 )
 def test_what_is_kept_between_steps_is_counted_as_it_is(plan: str, kept: Kept) -> None:
     """Against the tensors that hooks and contexts hold after a step: three scenes of 2, 1 and 3 latent frames, of which two are known."""
@@ -267,8 +275,10 @@ def test_what_is_kept_between_steps_is_counted_as_it_is(plan: str, kept: Kept) -
     def look(*_: object) -> dict[str, object]:
         contexts = [each for each in gc.get_objects() if isinstance(each, ContextCache) and each.is_filled]
         tensors = [tensor for context in contexts for layer in context._layers for tensor in layer._kept]
-        attended = [each.output for each in gc.get_objects() if isinstance(each, _Attended) and each.output is not None]
-        held.append(sum(tensor.nbytes for tensor in tensors + attended))
+        states = [each for each in gc.get_objects() if isinstance(each, BaseState)]
+        values = tree_leaves([vars(each) for each in states])
+        cached = {id(value): value for value in values if isinstance(value, torch.Tensor)}
+        held.append(sum(tensor.nbytes for tensor in [*tensors, *cached.values()]))
         return {}
 
     guidance, generator = 6.0 if kept.branches == 2 else 1.0, torch.Generator().manual_seed(0)
@@ -277,7 +287,7 @@ def test_what_is_kept_between_steps_is_counted_as_it_is(plan: str, kept: Kept) -
     pipeline(CAPTIONS, known_scenes=known, generator=generator, output_type="latent", callback_on_step_end=look, **options)
     shape = VideoShape(16, 24, (5, 1, 9), Compression(4, 4, 2))
     layout = shape.layout(transformer.config.max_text_seq_length)
-    assert kept.num_bytes(transformer, layout, 6) == held[0]
+    assert kept.num_bytes(transformer, layout, 6) == held[0] == 4 * replace(kept, processes=4).num_bytes(transformer, layout, 6)
     twin = type(transformer).from_config(transformer.config).to("meta")
     counted = count_needs(twin, tiny.vae().to("meta"), None, shape, torch.float32, "cpu", kept)
     assert counted.stages(MemoryMode())["denoising"] - replace(counted, kept_bytes=0).stages(MemoryMode())["denoising"] == held[0]

@@ -102,7 +102,10 @@ class SceneAttention(nn.Module, AttentionModuleMixin):  # type: ignore[misc]
         """[B, N, D] → query, key, value, each [B, N, h·d]; one matmul after `fuse_projections`, which knows nothing of adapters."""
         if self.fused_projections:
             if not isinstance(self.to_q, nn.Linear):
-                raise InputError("adapters: got them with one projection for q, k and v, expected neither; fuse_lora() first, or unfuse it")
+                raise InputError(
+                    "adapters: got them with one projection for q, k and v, which knows nothing of them, expected one or the other; "
+                    "unfuse_qkv_projections(), or before it fuse_lora() and unload_lora_weights()"
+                )
             return torch.chunk(self.to_qkv(joint), 3, dim=-1)
         return self.to_q(joint), self.to_k(joint), self.to_v(joint)
 

@@ -16,6 +16,8 @@ from mask2dit.errors import InputError
 from mask2dit.plans import AttentionPattern
 
 BLOCK = 128
+MOST_MASKS = 8  # that are kept: of twelve scenes at 5B's size each has 42 MiB
+_recent: list[tuple[AttentionPattern, str]] = []
 
 
 class FlexAttnProcessor(SceneAttnProcessor):
@@ -48,10 +50,14 @@ def _compiled() -> Callable[..., Any]:
 
 
 def block_mask(pattern: AttentionPattern, device: torch.device) -> Any:
-    """The pattern as FlexAttention's block mask, which it keeps."""
+    """The pattern as FlexAttention's block mask, which it keeps while it is one of the last."""
     name = f"flex on {device}"
     if name not in pattern.kept:
         pattern.kept[name] = _make_block_mask(pattern, device)
+        _recent.append((pattern, name))
+        if len(_recent) > MOST_MASKS:
+            earlier, its_name = _recent.pop(0)
+            earlier.kept.pop(its_name)
     return pattern.kept[name]
 
 

@@ -91,11 +91,13 @@ class Kept:
     """What a denoising keeps from step to step, in each of so many guidance branches.
 
     `context_frames`: latent frames of known scenes whose keys and values are kept, under a plan that allows it. `step_cache`: its name.
+    `processes`: among which all of it is shared out.
     """
 
     branches: int = 1
     context_frames: int = 0
     step_cache: str | None = None
+    processes: int = 1
 
     def num_bytes(self, transformer: Any, layout: SceneLayout, frames: int) -> int:
         """In the transformer's number format, for `frames` latent frames of all scenes."""
@@ -104,7 +106,7 @@ class Kept:
         tokens = 2 * layers * self.context_frames * (layout.num_video_tokens // frames)
         if self.step_cache is not None:
             tokens += layout.num_tokens * tensors_of(read_step_cache(self.step_cache), layers)
-        return self.branches * tokens * width
+        return -(-self.branches * tokens * width // self.processes)
 
 
 NOTHING = Kept()
@@ -267,7 +269,7 @@ def count_needs(
         text = _part(encoder, encoder.encoder.block, lambda: encode_tokens(tokens, encoder))
     return Needs(
         kept_bytes=kept.num_bytes(transformer, layout, sum(frames)),
-        quantized={kept: _weight_bytes(transformer, kept) for kept in WEIGHTS},
+        quantized={weights: _weight_bytes(transformer, weights) for weights in WEIGHTS},
         text=text,
         transformer=_part(transformer, transformer.transformer_blocks, lambda: transformer(latents, captions, timestep, layout)),
         vae=Part(_bytes(vae), _bytes(vae), 0, footprint(lambda: decode_latents(vae, scene, scene.device))),

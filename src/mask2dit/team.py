@@ -78,14 +78,15 @@ class Team:
 
     def send(self, message: tuple[Any, ...]) -> None:
         """From the leader to all others."""
-        with ends_together():
-            dist.broadcast_object_list([message], src=0, group=self.control)
+        with self.sent(message):
+            pass
 
     @contextmanager
     def sent(self, message: tuple[Any, ...]) -> Iterator[None]:
         """What all do together after the leader's message; where it fails for the leader, the others are not listening any more."""
-        self.send(message)
         self.listening = False
+        with ends_together():
+            dist.broadcast_object_list([message], src=0, group=self.control)
         yield
         self.listening = True
 
@@ -113,7 +114,7 @@ class Team:
         if others:
             raise InputError(
                 f"several devices: got another film on process {', '.join(others)} than on process 0, expected the same storyboard, "
-                "settings and seeds on all; give them the same, or let the first one lead"
+                "settings, noise and rounding on all; give them the same, or let the first one lead"
             )
 
 
@@ -139,7 +140,7 @@ class TeamPredictor(Predictor):
         settings: str = "",
     ) -> None:
         super().__init__(transformer, film, device)
-        self._team, self._clock, self._settings = team, clock, settings
+        self._team, self._clock, self._settings, self._checked = team, clock, settings, False
         if team.led and team.rank == 0:
             team.send(("film", _moved(film, torch.device("cpu")), step_cache, clock.total))
 
@@ -149,10 +150,12 @@ class TeamPredictor(Predictor):
         if team.led and team.rank == 0:
             with team.sent(("step", self._clock.step, [scene.cpu() for scene in scenes], t.cpu(), tuple(names))):
                 return self._together(scenes, t, names)
-        if not team.led:  # at every step, for a generator of one's own would lead them apart later
+        if not team.led:  # the scenes at every step, for noise of one's own would lead them apart later
             film = self.film
             words = f"{self._settings} {film.layout} {film.lengths} {sorted(film.known)} {names}"
-            team.check_same(t, *scenes, *film.branches.values(), words=words)
+            captions = () if self._checked else tuple(film.branches.values())
+            team.check_same(t, *scenes, *captions, words=words)
+            self._checked = True
         return self._together(scenes, t, names)
 
     def _together(self, scenes: Sequence[Tensor], t: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
 from mask2dit._diffusers_private import register_cached_block
-from mask2dit.attention import SceneAttention
+from mask2dit.attention import SceneAttention, SceneAttnProcessor
 from mask2dit.attention_backends import BACKENDS, choose_attention
 from mask2dit.context_cache import ContextCache, LayerContext
 from mask2dit.errors import InputError, ModelError
@@ -235,6 +235,12 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         groups = [dist.new_group(range(first, first + degree)) for first in range(0, dist.get_world_size(), degree)]
         self.share_sequence(groups[dist.get_rank() // degree])
 
+    def _prepare(self, pattern: AttentionPattern, device: torch.device) -> None:
+        """Let the layers' processor, where it is one of ours, make of the pattern what it needs once for all of them."""
+        processor = next((block.attn1.processor for block in self.transformer_blocks), None)  # type: ignore[union-attr]
+        if isinstance(processor, SceneAttnProcessor):
+            processor.prepare(pattern, device)
+
     def _attentions(self) -> list[SceneAttention]:
         return [module for module in self.transformer_blocks.modules() if isinstance(module, SceneAttention)]
 
@@ -295,8 +301,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             own, lengths = self._sequence.share(layout.num_tokens), self._sequence.lengths(lengths)
             joint, rotary = joint[:, own], rotary and (rotary[0][own], rotary[1][own])
         pattern = self._plan.pattern(layout, known, context.num_tokens if context else 0)
-        for attention in self._attentions()[:1]:
-            attention.processor.prepare(pattern, joint.device)
+        self._prepare(pattern, joint.device)
         contexts = context.layers(layout.num_text_tokens, layout.num_video_tokens) if context else [None] * len(self.transformer_blocks)
 
         for block, kept in zip(self.transformer_blocks, contexts, strict=True):

@@ -55,12 +55,16 @@ def test_the_worst_number_is_held_against_the_goal() -> None:
         forms = {"unmasked": Measured((1.0,)), "grouped": Measured((grouped,)), "merged": Measured((grouped,), None, 3, 5, scenes * 10)}
         return AttentionCase(scenes, "forward", 100 * scenes, 1.0, 1.0, 10, forms)
 
-    found = {goal.name: goal for goal in goals(Results(settings(), attention=[measured(6, 1.3), measured(12, 1.1)]))}
+    chosen = replace(settings(), scene_counts=(6, 12))
+    found = {goal.name: goal for goal in goals(Results(chosen, attention=[measured(6, 1.3), measured(12, 1.1)]))}
     worst = found["grouped over unmasked, over their FLOP, forward"]
     assert (worst.value, worst.place, worst.holds) == (1.3, "6 scenes", False)
     assert found["merged over grouped, forward"].holds and found["peak memory of merged, 6 → 12 scenes"].value == 2
     assert Goal("", 3.1, 3.0, is_most=False).holds and not Goal("", 2.9, 3.0, is_most=False).holds
+    part = {goal.name: goal for goal in goals(Results(chosen, attention=[measured(6, 1.1)]))}
+    assert part["merged over grouped, forward"].missing == (12,) and part["merged over grouped, forward"].holds is None
     nothing = goals(Results(settings()))
+    assert {goal.name for goal in nothing} == found.keys()  # none goes missing
     assert nothing and all(goal.value is None and goal.holds is None for goal in nothing)
 
 

@@ -19,16 +19,29 @@ def threads_as_before() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def together(monkeypatch: pytest.MonkeyPatch, processes: str) -> None:
+    """As torchrun starts them."""
+    for name, value in (
+        ("RANK", "1"),
+        ("LOCAL_RANK", "1"),
+        ("WORLD_SIZE", processes),
+        ("LOCAL_WORLD_SIZE", processes),
+        ("MASTER_ADDR", ""),
+    ):
+        monkeypatch.setenv(name, value)
+
+
 @pytest.mark.parametrize(
     ("said", "processes", "expected"),
     [(None, None, 6), (None, "3", 2), ("1", "3", 2), ("5", "3", 1), ("1", None, 1), (None, "40", 1)],
 )
 def test_processes_share_the_cores(said: str | None, processes: str | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """torchrun says one thread where nobody has said anything; what a person says stays."""
-    for name, value in (("OMP_NUM_THREADS", said), ("LOCAL_WORLD_SIZE", processes)):
-        monkeypatch.delenv(name, raising=False)
-        if value is not None:
-            monkeypatch.setenv(name, value)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    if processes is not None:
+        together(monkeypatch, processes)
     monkeypatch.setattr("mask2dit.cli.machine.usable_cores", lambda: 6)
     torch.set_num_threads(8 if said is None and processes is None else 1 if said else 8)
     use_all_cores()
@@ -43,12 +56,15 @@ def test_main_memory_is_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> 
         (2**20, None),
     )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert processes_here() == 1  # other people's
+    together(monkeypatch, "4")
     assert processes_here() == 4
     assert (memory_room(None, CPU), memory_room(None, ELSEWHERE)) == ((150, None), (900, 150))
 
 
 def test_threads_wait_asleep_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is put back
+    monkeypatch.delenv("OMP_WAIT_POLICY")
     wait_asleep()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")

@@ -31,10 +31,12 @@ class AttentionCase:
     again: Measured = field(default_factory=Measured)
     """The unmasked softmax once more, in the same rounds: what is between the two is noise."""
 
-    @property
-    def floor(self) -> str | None:
-        """The fastest unmasked softmax."""
-        return fastest({form: each for form, each in self.forms.items() if form.startswith(UNMASKED)})
+    def floor_of(self, form: str) -> str | None:
+        """The unmasked softmax by the same kernel; of "merged", which has one of its own, the fastest."""
+        if form == "merged":
+            return fastest({name: each for name, each in self.forms.items() if name.startswith(UNMASKED)})
+        own = f"{UNMASKED} by {form}"
+        return own if own in self.forms else UNMASKED
 
     @property
     def noise(self) -> float | None:
@@ -42,10 +44,11 @@ class AttentionCase:
         return noise_of(self.again, self.forms.get(UNMASKED))
 
     def over_unmasked(self, form: str) -> float | None:
-        """A form's time over that of the fastest unmasked softmax, over the ratio of their arithmetic: 1 is its speed."""
-        if form.startswith(UNMASKED) or form not in self.forms or self.floor is None:
+        """A form's time over that of the unmasked softmax by the same kernel, over the ratio of their arithmetic: 1 is its speed."""
+        floor = self.floor_of(form)
+        if form.startswith(UNMASKED) or form not in self.forms or floor not in self.forms:
             return None
-        ratio = self.forms[form].over(self.forms[self.floor])
+        ratio = self.forms[form].over(self.forms[floor])
         return None if ratio is None else ratio * self.unmasked_flop / self.flop
 
     def share_of_matmul(self, form: str, rate: float) -> float | None:
@@ -95,12 +98,13 @@ def _measured_case(settings: Settings, case: AttentionCase, pattern: AttentionPa
             case.forms[form] = Measured(problem=f"out of memory: takes about {gib(needed, up=True)}, {gib(free)} is free")
         else:
             calls[form] = _call(form, (query, key, value), pattern, wish if case.direction == BOTH else None)
-    calls[AGAIN] = calls[UNMASKED]
+    if UNMASKED in calls:
+        calls[AGAIN] = calls[UNMASKED]
     progress.start(f"attention, {case.scenes} scene{'s' * (case.scenes > 1)}, {case.direction}", len(calls) * (settings.rounds + 1))
     made = measure(calls, settings.rounds, settings.device, progress, (key, value), uncounted=("flex",))
     progress.done()
     forget_mask()
-    again = made.pop(AGAIN)
+    again = made.pop(AGAIN, Measured())
     return replace(case, forms={form: made.get(form) or case.forms[form] for form in settings.forms}, again=again)
 
 

@@ -12,7 +12,7 @@ from mask2dit.benchmarking.steps import StepCase, Steps
 from mask2dit.memory import gib
 
 NONE = "–"
-VERDICTS = {True: "holds", False: "[red]falls short[/red]", None: "not measured"}
+VERDICTS = {True: "holds", False: "[red]falls short[/red]", None: "not all measured"}
 NOISY = 1.1  # between two measurements of the same
 BUSY = 0.5  # processes that wanted a core, for each core
 
@@ -37,7 +37,8 @@ def report(results: Results) -> Iterator[Table | str]:
         table = _table("Against the goals", "ratio", "worst at", "measured", "goal", "", right=(2, 3))
         for goal in found:
             words, value = f"{'≤' if goal.is_most else '≥'} {goal.goal:g}", NONE if goal.value is None else f"{goal.value:.3g}"
-            table.add_row(goal.name, goal.place, value, words, VERDICTS[goal.holds])
+            place = ", not at ".join(filter(None, (goal.place, " and ".join(map(str, goal.missing)))))
+            table.add_row(goal.name, place, value, words, VERDICTS[goal.holds])
         yield table
 
 
@@ -76,7 +77,7 @@ def _attention(results: Results, cases: list[AttentionCase], direction: str) -> 
     scenes = f"scenes of {shape.num_frames[0]} frames at {shape.height} × {shape.width}"
     title = f"Attention, {direction}: {settings.attention_heads} heads, {scenes}"
     table = _table(title, "scenes", "form", "time", "÷ floor", "of matmul", "calls", "K/V copied", "memory", right=(0, *range(2, 8)))
-    table.caption = "÷ floor: time over the fastest unmasked softmax, over the ratio of their arithmetic"
+    table.caption = "÷ floor: time over the unmasked softmax by the same kernel, over the ratio of their arithmetic"
     rate = results.machine.matmul_flop_per_second if results.machine else 0.0
     for case in cases:
         if case.problem:

@@ -2,13 +2,12 @@
 
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mask2dit.attention_backends import BACKENDS
-from mask2dit.benchmarking.attention_cases import AttentionCase, measure_attention
+from mask2dit.benchmarking.attention_cases import BOTH, FORWARD, AttentionCase, measure_attention
 from mask2dit.benchmarking.exactness import Error, measure_errors
 from mask2dit.benchmarking.forms import BOOLEAN_MASK, NFOLD_COPY, UNMASKED
 from mask2dit.benchmarking.machine import Machine, describe_machine
@@ -102,7 +101,7 @@ def _attention_json(case: AttentionCase, rate: float | None) -> dict[str, Any]:
         | {"over_unmasked_and_flop": case.over_unmasked(form), "share_of_matmul": rate and case.share_of_matmul(form, rate)}
         for form, found in case.forms.items()
     }
-    return asdict(case) | {"forms": forms, "noise": case.noise, "floor": case.floor}
+    return asdict(case) | {"forms": forms, "noise": case.noise}
 
 
 def _steps_json(steps: Steps) -> dict[str, Any]:
@@ -143,30 +142,38 @@ class Goal:
     is_most: bool = True
     place: str = ""
 
+    missing: tuple[int, ...] = ()
+    """Numbers of scenes for which there was no time, or no memory."""
+
     @property
     def holds(self) -> bool | None:
-        """Whether it is reached."""
-        return None if self.value is None else self.value <= self.goal if self.is_most else self.value >= self.goal
+        """Whether it is reached; None where it is as far as it was measured, and that is not all."""
+        if self.value is None:
+            return None
+        is_reached = self.value <= self.goal if self.is_most else self.value >= self.goal
+        return None if is_reached and self.missing else is_reached
 
 
 def goals(results: Results) -> list[Goal]:
     """All that this device and this size have; of steps and films, those of a GPU alone."""
+    settings = results.settings
     found = [_error_goal(results, "float32", 5e-6), _error_goal(results, "bfloat16", 1.3)]
-    for case_kind in dict.fromkeys(case.direction for case in results.attention):
-        cases = [case for case in results.attention if case.direction == case_kind]
-        grouped = ((case.over_unmasked("grouped"), case) for case in cases)
-        merged = ((_ratio(case.forms, "merged", "grouped"), case) for case in cases)
-        found.append(_worst(f"grouped over unmasked, over their FLOP, {case_kind}", 1.2, grouped))
-        found.append(_worst(f"merged over grouped, {case_kind}", 1.2, merged))
-    forward = [case for case in results.attention if "merged" in case.forms and case.direction == "forward"]
-    found.append(_worst("attention calls of merged", 3, ((case.forms["merged"].calls, case) for case in forward)))
-    copied = ((None if (each := case.forms["merged"].copied_bytes) is None else each / case.key_value_bytes, case) for case in forward)
-    found.append(_worst("K/V copied over K/V, merged", 1.2, copied))
-    peaks = {case.scenes: case.forms["merged"].peak_bytes for case in forward}
-    small, large = peaks.get(6), peaks.get(12)
+    cases = {way: [case for case in results.attention if case.direction == way] for way in (FORWARD, BOTH)}
+    for way in (FORWARD, BOTH) if settings.backward else (FORWARD,):
+        grouped = {case.scenes: case.over_unmasked("grouped") for case in cases[way]}
+        merged = {case.scenes: _ratio(case.forms, "merged", "grouped") for case in cases[way]}
+        found.append(_worst(settings, f"grouped over unmasked, over their FLOP, {way}", 1.2, grouped))
+        found.append(_worst(settings, f"merged over grouped, {way}", 1.2, merged))
+    merged_cases = {case.scenes: (case.forms["merged"], case.key_value_bytes) for case in cases[FORWARD] if "merged" in case.forms}
+    calls = {scenes: each.calls for scenes, (each, _) in merged_cases.items()}
+    copied = {scenes: None if each.copied_bytes is None else each.copied_bytes / size for scenes, (each, size) in merged_cases.items()}
+    found.append(_worst(settings, "attention calls of merged", 3, calls))
+    found.append(_worst(settings, "K/V copied over K/V, merged", 1.2, copied))
+    small, large = (merged_cases[scenes][0].peak_bytes if scenes in merged_cases else None for scenes in (6, 12))
     found.append(Goal("peak memory of merged, 6 → 12 scenes", large / small if small and large else None, 2.2))
+    growth = {case.scenes: steps.growth(case) for steps in results.steps for case in steps.scaling}
+    found.append(_worst(settings, "step(n)/step(1) over their FLOP", 1.35, growth, first=2))
     for steps in results.steps:
-        found.append(_worst("step(n)/step(1) over their FLOP", 1.35, ((steps.growth(case), case) for case in steps.scaling)))
         found += _step_goals(results, steps)
     return found
 
@@ -182,12 +189,15 @@ def _error_goal(results: Results, dtype: str, goal: float) -> Goal:
     return Goal(name, value, goal, place=f"{each.backend}, {each.scenes} {'equal' if each.even else 'unequal'} scenes")
 
 
-def _worst(name: str, goal: float, numbers: Any) -> Goal:
-    there = [(value, case.scenes) for value, case in numbers if value is not None]
+def _worst(settings: Settings, name: str, goal: float, numbers: Mapping[int, float | None], first: int = 1) -> Goal:
+    """The largest of the numbers for `first` and more scenes, and for which of those there is none."""
+    wanted = [scenes for scenes in settings.scene_counts if scenes >= first]
+    there = [(value, scenes) for scenes in wanted if (value := numbers.get(scenes)) is not None]
     if not there:
         return Goal(name, None, goal)
-    value, scenes = max(there)
-    return Goal(name, value, goal, place=f"{scenes} scene{'s' * (scenes > 1)}")
+    value, worst = max(there)
+    missing = tuple(scenes for scenes in wanted if numbers.get(scenes) is None)
+    return Goal(name, value, goal, place=f"{worst} scene{'s' * (worst > 1)}", missing=missing)
 
 
 def _ratio(found: dict[str, Measured], mine: str | None, other: str | None) -> float | None:
@@ -199,10 +209,9 @@ def _step_goals(results: Results, steps: Steps) -> Iterator[Goal]:
     if steps.comparison is None or results.settings.device.type != "cuda":
         return
     found, backends = steps.comparison.variants, results.settings.backends
-    own = [*BACKENDS, f"{steps.main}, {COMPILED}"]
-    stock = fastest({name: each for name, each in found.items() if name in own or (name in backends and name != FLASH_3)})
-    floor = fastest({name: each for name, each in found.items() if name in results.settings.floors})
-    best = stock or steps.main
+    stock = {name: each for name, each in found.items() if name in backends and name != FLASH_3}
+    floor = fastest({name: each for name, each in found.items() if name in results.settings.floors and not name.endswith(FLASH_3)})
+    best = fastest(stock) or steps.main  # neither it nor the floor is compiled
     yield Goal(f"speed of a step, {best} over {floor or UNMASKED}", _ratio(found, floor, best), 0.9, False)
     yield Goal(f"speed of a step, {best} over boolean mask", _ratio(found, BOOLEAN_MASK, best), 3.0, False)
     mine, copies = (found[name].peak_bytes if name in found else None for name in (best, NFOLD_COPY))
@@ -211,7 +220,9 @@ def _step_goals(results: Results, steps: Steps) -> Iterator[Goal]:
         return
     films = {variant: taken for variant, count, how, taken in results.films() if (count, how) == (STEPS[0], GUIDED)}
     words = f"seconds of a film of {STEPS[0]} steps {GUIDED}"
-    yield Goal(f"{words}, {best}", films.get(best), 480.0)
+    compiled = f"{steps.main}, {COMPILED}"
+    quickest = fastest(stock | {name: found[name] for name in (compiled,) if name in found}) or steps.main
+    yield Goal(f"{words}, {quickest}", films.get(quickest), 480.0)
     if FLASH_3 in backends:
         yield Goal(f"{words}, {FLASH_3}", films.get(FLASH_3), 400.0)
     yield Goal(f"{words}, {steps.main}, {HALF}", films.get(f"{steps.main}, {HALF}"), 240.0)

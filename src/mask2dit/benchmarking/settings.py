@@ -31,7 +31,7 @@ HEADS_ON_CPU = 4  # heads are alike and computed one after the other, so fewer o
 ROOM = 0.9  # of the memory that is free
 CUDA_KERNELS = ("_native_cudnn", "_native_flash", "_flash_3")  # beside ours, where nobody asks for some by name
 # For attention in one direction; for the variants of a step; for its numbers of scenes.
-SECONDS = {"cuda": (300.0, 600.0, 400.0), "cpu": (200.0, 90.0, 120.0), "quick": (15.0, 6.0, 6.0)}
+SECONDS = {"cuda": (300.0, 600.0, 700.0), "cpu": (200.0, 90.0, 120.0), "quick": (15.0, 6.0, 6.0)}
 STEP_SECONDS = {"cuda": 20.0, "cpu": 4.0, "quick": 0.5}  # of one step at most, as far as fewer blocks can keep it so
 
 Video = tuple[int, int, int]

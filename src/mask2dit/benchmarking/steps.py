@@ -108,7 +108,6 @@ def _compare(settings: Settings, steps: Steps, network: Any, progress: Progress)
     case = _case(settings, settings.scenes, steps.rate)
     main = variant_of(network, settings, steps.main)
     calls: dict[str, Call] = {steps.main: step_call(settings, main, settings.scenes)}
-    calls[AGAIN] = calls[steps.main]
     if steps.measured_blocks < steps.blocks:
         calls[OUTSIDE] = without_blocks(main, calls[steps.main])
     once = median_seconds(calls[steps.main], settings.device, 1)
@@ -123,6 +122,7 @@ def _compare(settings: Settings, steps: Steps, network: Any, progress: Progress)
             except Exception as error:  # a compiler that is not there, or memory
                 problem = describe(error)
         case.variants[name] = Measured(problem=problem)
+    calls[AGAIN] = calls[steps.main]  # last in every round, far from the first
     made = _measured(settings, calls, progress, f"a step, {settings.scenes} scene{'s' * (settings.scenes > 1)}")
     forget_mask()
     case.outside, case.again = made.pop(OUTSIDE, None), made.pop(AGAIN)

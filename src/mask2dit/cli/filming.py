@@ -11,6 +11,7 @@ import typer
 
 from mask2dit.cli import model_options as options
 from mask2dit.cli.film_options import note_unknown_words
+from mask2dit.cli.machine import started_together
 from mask2dit.cli.together import load, shares_sequence
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Filming:
             lambda request, earlier: assumed_made_with(request, earlier, self.asked, plan),
         )
         cache, compiled = prepared.record.made_with.step_cache, self.chosen.computing.compiled
-        if cache is not None:
+        if cache is not None and prepared.plan.calls:
             check_step_cache(cache, compiled=compiled, shares_sequence=shares_sequence(prepared.is_guided))
         return prepared
 
@@ -102,7 +103,8 @@ class Filming:
     def load(self, prepared: "Prepared") -> "Mask2DiTPipeline":
         """The pipeline, kept in memory as the largest call of this film needs it; once for a command."""
         if self.pipeline is None:
-            kept = self.chosen.choose_memory(prepared.fullest_call, prepared.kept)
+            shared = replace(prepared.kept, processes=started_together().get("WORLD_SIZE", 1))
+            kept = self.chosen.choose_memory(prepared.fullest_call, shared)
             self.show(kept.lines() if kept else ())
             self.pipeline = self._shown(lambda progress: self.load_as(kept, texts_of(prepared), progress, guided=prepared.is_guided))
         return self.pipeline

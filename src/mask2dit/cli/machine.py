@@ -41,6 +41,7 @@ def checked_dtype(name: str | None) -> "torch.dtype | None":
 def use_all_cores() -> None:
     """Compute with as many threads as there are cores for this process, where nobody has said how many. Imports torch.
 
+    torchrun says 1 to each of several processes by itself, so a 1 that a person has said to them is not heeded; other numbers are.
     Torch counts the machine's cores; a container that may use two of 64 would be slowed down by 64 threads.
     """
     import torch
@@ -52,9 +53,18 @@ def use_all_cores() -> None:
         torch.set_num_threads(own)
 
 
+def started_together() -> dict[str, int]:
+    """What torchrun, or who starts processes as it does, says to each of several: RANK, WORLD_SIZE and so on; nothing to one alone."""
+    try:
+        said = {name: int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
+    except (KeyError, ValueError):  # half of it is other people's
+        return {}
+    return said if said["WORLD_SIZE"] > 1 and "MASTER_ADDR" in os.environ else {}
+
+
 def processes_here() -> int:
-    """How many processes of this machine were started together, by torchrun."""
-    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    """How many processes of this machine were started together."""
+    return max(1, started_together().get("LOCAL_WORLD_SIZE", 1))
 
 
 def wait_asleep() -> None:

@@ -3,14 +3,16 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from mask2dit.cli.machine import checked_device, processes_here, started_together, use_all_cores
 from mask2dit.errors import InputError, Mask2DiTError
 
 if TYPE_CHECKING:
@@ -31,10 +33,12 @@ def in_a_team(command: Command) -> Command:
 
     @wraps(command)
     def run(**options: Any) -> None:
-        if _num_processes() < 2:
+        if not started_together():
             command(**options)
             return
-        with _told_when_ended(), _first_alone_says(), _team(options.get("device")) as team:
+        with _first_alone_says():
+            device = _own_device(options.get("device"))
+        with _told_when_ended(), _team(device) as team:
             if team.rank:
                 _follow(team)
             else:
@@ -49,10 +53,10 @@ def alone(command: Command) -> Command:
     @wraps(command)
     def run(**options: Any) -> None:
         with _first_alone_says():
-            if _num_processes() > 1:
+            if count := started_together().get("WORLD_SIZE"):
                 raise InputError(
-                    f"several devices: got {_num_processes()} processes, expected one for this command; torchrun is for generate, remake, "
-                    "insert, extend and train"
+                    f"several devices: got {count} processes, expected one for this command; torchrun is for generate, remake, insert, "
+                    "extend and train"
                 )
         command(**options)
 
@@ -98,22 +102,9 @@ def _loaded(team: "Team", chosen: "ModelChoice", guided: bool, *how: Any) -> "Ma
     return pipeline
 
 
-def _num_processes() -> int:
-    """How many were started together. Raises InputError where that is half said."""
-    try:
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        raise InputError(f"several devices: got WORLD_SIZE {os.environ['WORLD_SIZE']!r}, expected a whole number; use torchrun") from None
-    if count > 1 and "RANK" not in os.environ:
-        raise InputError(f"several devices: got WORLD_SIZE {count} without RANK, expected both, as torchrun sets them; use torchrun")
-    return count
-
-
 def _own_device(name: str | None) -> "torch.device":
-    """This process's own GPU, or the CPU. Raises InputError, on all alike, where there are not enough."""
+    """This process's own GPU, or the CPU. Raises InputError, on all of a machine alike, where there are not enough."""
     import torch
-
-    from mask2dit.cli.machine import checked_device, processes_here
 
     if name not in (None, "cuda") or not torch.cuda.is_available():
         place = torch.device(checked_device(name))
@@ -127,7 +118,7 @@ def _own_device(name: str | None) -> "torch.device":
         raise InputError(
             f"several devices: got {processes_here()} processes and {count} GPUs here, expected one for each; use --nproc-per-node {count}"
         )
-    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    own = torch.device("cuda", started_together()["LOCAL_RANK"])
     torch.cuda.set_device(own)
     return own
 
@@ -137,18 +128,22 @@ def _first_alone_says() -> Iterator[None]:
     """Mistakes that all processes meet alike are told once."""
     try:
         yield
-    except (InputError, KeyboardInterrupt) as error:
-        if os.environ.get("RANK", "0") == "0":
-            raise
-        raise typer.Exit(2 if isinstance(error, InputError) else 130) from None
+    except InputError:
+        if started_together().get("RANK"):
+            _end_after_the_first(2)
+        raise
+
+
+def _end_after_the_first(status: int) -> NoReturn:
+    """End without a word; but not before the first process, which says why: torchrun ends all as soon as one has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(60)
+    raise typer.Exit(status)
 
 
 @contextmanager
 def _told_when_ended() -> Iterator[None]:
     """torchrun ends all processes when one has ended: say so. By a thread, for the main one may wait in a kernel then."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     read, write = os.pipe()
     os.set_blocking(write, False)
 
@@ -157,6 +152,7 @@ def _told_when_ended() -> Iterator[None]:
             if signals[0] == signal.SIGTERM:
                 os.write(2, ENDED.encode())
                 os._exit(128 + signal.SIGTERM)
+        os.close(read)
 
     before = signal.signal(signal.SIGTERM, lambda *_: None), signal.set_wakeup_fd(write)
     threading.Thread(target=wait, daemon=True).start()
@@ -169,13 +165,12 @@ def _told_when_ended() -> Iterator[None]:
 
 
 @contextmanager
-def _team(device: str | None) -> "Iterator[Team]":
+def _team(place: "torch.device") -> "Iterator[Team]":
     """The processes of this command, the first of which leads; when it ends, the others are told."""
     import torch.distributed as dist
 
     from mask2dit.team import Team
 
-    place = _own_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
     team = Team.form(place, led=True)
     _teams.append(team)
@@ -197,7 +192,6 @@ def _team(device: str | None) -> "Iterator[Team]":
 
 def _follow(team: "Team") -> None:
     """Do what the leader asks for until it stops."""
-    from mask2dit.cli.machine import use_all_cores
     from mask2dit.cli.quiet import quieten_libraries
     from mask2dit.memory import is_out_of_memory
     from mask2dit.team import ON_DISK, follow
@@ -211,12 +205,15 @@ def _follow(team: "Team") -> None:
             try:
                 pipeline = _loaded(team, replace(chosen, device=team.device), guided, _without_text(kept), (), *rest)
             except Mask2DiTError:
-                raise typer.Exit(1) from None  # the leader says it
+                _end_after_the_first(1)
             message = follow(pipeline.transformer, team)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise Mask2DiTError(f"several devices: process {team.rank} is out of memory; make it smaller with --memory; {ON_DISK}") from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if is_out_of_memory(error):
+            words = "is out of memory; make it smaller with --memory"
+            raise Mask2DiTError(f"several devices: process {team.rank} {words}; {ON_DISK}") from error
+        raise
 
 
 def _without_text(kept: "Choice | None") -> "Choice | None":
