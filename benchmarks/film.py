@@ -50,6 +50,7 @@ def main() -> None:
             for way, rounds in found.items():
                 environment, options = WAYS[way]
                 rounds.append(measure(os.environ | environment, options))
+        starting = [start(os.environ | TWO) for _ in range(arguments.rounds)]
     ways = {way: {key: round(statistics.median(each[key] for each in rounds), 3) for key in rounds[0]} for way, rounds in found.items()}
     result = {
         "machine": machine(2),
@@ -57,6 +58,8 @@ def main() -> None:
         "storyboard": STORYBOARD.name,
         "rounds": arguments.rounds,
         "busy": arguments.busy,
+        "import_seconds": round(statistics.median(importing for importing, _ in starting), 3),
+        "load_seconds": round(statistics.median(loading for _, loading in starting), 3),
         "median": ways,
         "targets": {"command_seconds": TARGET_SECONDS, "peak_memory_gib": TARGET_GIB},
     }
@@ -79,8 +82,6 @@ def others(count: int) -> Iterator[None]:
 
 def measure(environment: Mapping[str, str], options: Sequence[str]) -> dict[str, float]:
     """One round: seconds per stage, and the largest resident set of the command."""
-    importing = timed([sys.executable, "-c", "import mask2dit.loading"], environment)[0]
-    loading = timed([sys.executable, "-c", "import mask2dit; mask2dit.load_pipeline()"], environment)[0]
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film"
         command = [sys.executable, "-m", "mask2dit", "generate", str(STORYBOARD), "-o", str(film), *options]
@@ -88,8 +89,6 @@ def measure(environment: Mapping[str, str], options: Sequence[str]) -> dict[str,
         record = json.loads((film / "run.json").read_text(encoding="utf-8"))
     stages: dict[str, float] = record["timings_seconds"]
     return {
-        "import_seconds": importing,
-        "load_seconds": loading - importing,
         "encode_seconds": stages["encoding"],
         "step_seconds": stages["denoising"] / record["made_with"]["num_inference_steps"],
         "denoise_seconds": stages["denoising"],
@@ -98,6 +97,13 @@ def measure(environment: Mapping[str, str], options: Sequence[str]) -> dict[str,
         "command_seconds": seconds,
         "peak_memory_gib": peak,
     }
+
+
+def start(environment: Mapping[str, str]) -> tuple[float, float]:
+    """Seconds of importing, and of loading the model after that."""
+    importing = timed([sys.executable, "-c", "import mask2dit.loading"], environment)[0]
+    loading = timed([sys.executable, "-c", "import mask2dit; mask2dit.load_pipeline()"], environment)[0]
+    return importing, loading - importing
 
 
 def timed(command: list[str], environment: Mapping[str, str]) -> tuple[float, float]:
@@ -129,6 +135,7 @@ def show(result: dict[str, Any]) -> None:
     """Print the medians, with the targets beside them."""
     about = result["machine"]
     print(f"{about['cpu']}, {about['cores']} cores, torch {about['torch']}, Python {about['python']}{', busy' * result['busy']}")
+    print(f"imports {result['import_seconds']:.2f} s, loading {result['load_seconds']:.2f} s")
     for way, medians in result["median"].items():
         print(f"{result['storyboard']}, {way}, median of {result['rounds']} rounds")
         for key, value in medians.items():
