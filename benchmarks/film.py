@@ -25,10 +25,11 @@ from typing import Any
 STORYBOARD = Path(__file__).parents[1] / "storyboards" / "fox.yaml"
 TARGET_SECONDS, TARGET_GIB = 20.0, 2.0
 PLAIN = "two threads"
-TWO, AWAKE = {"OMP_NUM_THREADS": "2"}, {"OMP_WAIT_POLICY": "ACTIVE"}
+TWO, AWAKE, ASLEEP = {"OMP_NUM_THREADS": "2"}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}
 WAYS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
     PLAIN: (TWO, ()),
     "two threads that wait awake": (TWO | AWAKE, ()),
+    "two threads that wait asleep": (TWO | ASLEEP, ()),
     "one thread": ({"OMP_NUM_THREADS": "1"}, ()),
     "two threads, --weights bf16": (TWO, ("--weights", "bf16")),
     "two threads, --steps 12 --solver unipc": (TWO, ("--steps", "12", "--solver", "unipc")),

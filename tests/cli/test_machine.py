@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from mask2dit.cli.machine import free_bytes, processes_here, usable_cores, use_all_cores, wait_asleep
+from mask2dit.cli.machine import free_bytes, processes_here, usable_cores, use_all_cores, wait_briefly
 from mask2dit.cli.model_options import memory_room
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
@@ -62,14 +62,17 @@ def test_main_memory_is_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> 
     assert (memory_room(None, CPU), memory_room(None, ELSEWHERE)) == ((150, None), (900, 150))
 
 
-def test_threads_wait_asleep_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is put back
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    wait_asleep()
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    wait_asleep()
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
+def test_threads_wait_briefly_unless_somebody_says_otherwise(said: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    os.environ.update(said)
+    wait_briefly()
+    assert {name: os.environ.get(name) for name in names} == (
+        dict.fromkeys(names) | said if said else dict(zip(names, ("PASSIVE", "3000")))
+    )
 
 
 def test_there_is_something_to_compute_with() -> None:

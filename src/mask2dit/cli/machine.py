@@ -67,13 +67,14 @@ def processes_here() -> int:
     return max(1, started_together().get("LOCAL_WORLD_SIZE", 1))
 
 
-def wait_asleep() -> None:
-    """Let torch's threads sleep while they wait for each other, where nobody has said how; call before the first import of torch.
+def wait_briefly() -> None:
+    """Let torch's threads wait awake for some microseconds only, where nobody has said how; call before the first import of torch.
 
-    Waiting awake, they take the core from the one that is waited for as soon as anything else runs: a film that takes 12 s beside two busy
-    processes then took up to 84 (`benchmarks/film.py --busy`).
+    Waiting awake for long, they take the core from the one that is waited for as soon as anything else runs: a film that takes 9 s by
+    itself then took up to 84. Asleep at once, they take a third longer by themselves (`benchmarks/film.py`, with `--busy` and without).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="3000")  # the second is GNU's, and goes before the first
 
 
 def usable_cores(limits: Path = CGROUP_LIMITS) -> int:

@@ -29,7 +29,7 @@ from mask2dit.cli import (
     words,
     write,
 )
-from mask2dit.cli.machine import wait_asleep
+from mask2dit.cli.machine import wait_briefly
 from mask2dit.cli.quiet import quieten_imports
 from mask2dit.cli.together import alone, in_a_team
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
@@ -113,6 +113,6 @@ def _welcome(
 
 def main() -> None:
     """Entry point of the `mask2dit` script."""
-    wait_asleep()
+    wait_briefly()
     quieten_imports()
     app(prog_name="mask2dit")
