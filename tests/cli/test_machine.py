@@ -70,9 +70,8 @@ def test_threads_wait_briefly_unless_somebody_says_otherwise(said: dict[str, str
         monkeypatch.delenv(name)
     os.environ.update(said)
     wait_briefly()
-    assert {name: os.environ.get(name) for name in names} == (
-        dict.fromkeys(names) | said if said else dict(zip(names, ("PASSIVE", "3000")))
-    )
+    expected = dict.fromkeys(names) | said if said else {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
+    assert {name: os.environ.get(name) for name in names} == expected
 
 
 def test_there_is_something_to_compute_with() -> None:
