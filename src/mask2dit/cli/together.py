@@ -180,14 +180,13 @@ def _team(place: "torch.device") -> "Iterator[Team]":
         if team.rank == 0 and team.listening:  # else they wait for something else, and end when this process has ended
             with suppress(Mask2DiTError):  # one that is gone already is no reason for another message
                 team.send(("stop",))
-        raise
+        raise  # without taking leave of the others, which might wait for them
     else:
         if team.rank == 0:
             team.send(("stop",))
+        dist.destroy_process_group()
     finally:
         _teams.clear()
-        if team.listening:  # else it might wait for them
-            dist.destroy_process_group()
 
 
 def _follow(team: "Team") -> None:
