@@ -86,10 +86,10 @@ def test_a_real_mistake(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_real_film_and_a_real_full_disk(model_folder: Path, tmp_path: Path) -> None:
-    words = ("generate", STORY, "-o", "fox", "--model", model_folder, "--frames", 1, "--display-scale", 40)
+    words = ("generate", STORY, "-o", "fox", "--model", model_folder, "--frames", 1, "--display-scale", 64)
     limit = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (24000, 24000)); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (48000, 48000)); "
     )
     full = subprocess.run([RUN[0], "-c", limit + RUN[2], *map(str, words)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert full.returncode == 1 and "Traceback" not in full.stderr
