@@ -59,8 +59,16 @@ class OnRay:
         self._ray, self._workers = ray, workers
 
     def run(self, work: Work[U], units: Sequence[U], told: Told[U]) -> None:
+        left = self._tried(work, units, told)
+        if len(left) > 1:  # some of them only waited for a worker that another one killed: each by itself, then
+            left = [unit for each in left for unit in self._tried(work, [each], told)]
+        for unit in left:
+            told(unit, f"the worker that was at it died {TRIES} times; leave the file out, or try it by itself without workers")
+
+    def _tried(self, work: Work[U], units: Sequence[U], told: Told[U]) -> list[U]:
+        """The units whose workers died as often as they may."""
         if not units:
-            return
+            return []
         from ray import data
 
         _quieten(data)
@@ -81,8 +89,7 @@ class OnRay:
         left = dict(enumerate(units))
         for row in rows.iter_rows():
             told(left.pop(row["index"]), row["problem"])
-        for unit in left.values():
-            told(unit, f"the worker that was at it died {TRIES} times; leave the file out, or try it by itself without workers")
+        return list(left.values())
 
 
 class _Actor:
