@@ -70,8 +70,9 @@ def processes_here() -> int:
 def wait_briefly() -> None:
     """Let torch's threads wait awake for some microseconds only, where nobody has said how; call before the first import of torch.
 
-    Waiting awake for long, they take the core from the one that is waited for as soon as anything else runs: a film that takes 9 s by
-    itself then took up to 84. Asleep at once, they take a third longer by themselves (`benchmarks/film.py`, with `--busy` and without).
+    Waiting awake for long, they take the core from the one that is waited for as soon as anything else runs: beside two busy programs the
+    built-in film takes 26 s so, and 16 s like this; asleep at once, its denoising takes 1.4 times as long where nothing else runs
+    (`benchmarks/film.py`, with `--busy` and without; two cores).
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="3000")  # the second is GNU's, and goes before the first
