@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+import mask2dit.cli.together
 import mask2dit.loading
 from mask2dit.cli.main import main
 from mask2dit.errors import InputError
 from mask2dit.predictor import Predictor
 
 CALLS_BEFORE = 2
+LITTLE = 5 * 2**20
 
 
 def fail(*_: Any, **__: Any) -> Any:
@@ -38,6 +40,8 @@ if __name__ == "__main__":
     if os.environ["RANK"] == rank:
         if where == "loading":
             mask2dit.loading.load_pipeline = fail
+        elif where == "crowded":
+            mask2dit.cli.together.free_bytes = lambda _: LITTLE * int(os.environ["LOCAL_WORLD_SIZE"])
         else:
             Predictor._call = after_some(Predictor._call, be_mistaken if where == "mistaken" else fail)  # type: ignore[method-assign]
     main()

@@ -49,7 +49,7 @@ def test_processes_share_the_cores(said: str | None, processes: str | None, expe
 
 
 def test_main_memory_is_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mask2dit.cli.machine.free_bytes", lambda device: 600 if device is None or device.type == "cpu" else 900)
+    monkeypatch.setattr("mask2dit.cli.together.free_bytes", lambda device: 600 if device is None or device.type == "cpu" else 900)
     assert (memory_room(None, CPU), memory_room(None, ELSEWHERE), memory_room("1MiB", CPU)) == (
         (600, None),
         (900, 600),

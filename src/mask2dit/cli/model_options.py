@@ -137,11 +137,11 @@ def memory_is_asked(memory: str | None, weights: str) -> bool:
 def memory_room(memory: str | None, device: "torch.device") -> tuple[int, int | None]:
     """Bytes on the device, as asked or as free; and those free in main memory, None where that is the device's own.
 
-    Of main memory, each of several processes on this machine may have its share.
+    Of main memory, each of several processes on a machine may have its share; what is free is what each of them has.
     """
-    from mask2dit.cli.machine import free_bytes, processes_here
+    from mask2dit.cli.together import least_room
     from mask2dit.memory import parse_bytes
 
-    own = free_bytes(None) // processes_here()
-    limit = parse_bytes(memory) if memory is not None else own if device.type == "cpu" else free_bytes(device)
-    return limit, own if device.type != "cpu" else None
+    free, main = least_room(device)
+    limit = parse_bytes(memory) if memory is not None else free
+    return limit, main if device.type != "cpu" else None

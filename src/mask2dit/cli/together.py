@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
-from mask2dit.cli.machine import checked_device, processes_here, started_together, use_all_cores
+from mask2dit.cli.machine import checked_device, free_bytes, processes_here, started_together, use_all_cores
 from mask2dit.errors import InputError, Mask2DiTError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., None])
 _teams: "list[Team]" = []  # of this command; empty where it is one process
+_rooms: list[tuple[int, int]] = []  # of each of its processes: see least_room
 ENDED = "error: several devices: told to end, as all are when one has ended; what is made is on disk; the same command goes on\n"
 
 
@@ -80,6 +81,17 @@ def shares_sequence(guided: bool) -> bool:
     from mask2dit.team import branches_of
 
     return any(team.size > branches_of(team.size, guided) for team in _teams)
+
+
+def least_room(device: "torch.device") -> tuple[int, int]:
+    """Bytes that are free on a device, and this process's share of main memory; of several processes, what all of them had at the start."""
+    rooms = [*_rooms, _room(device)]
+    return min(room for room, _ in rooms), min(main for _, main in rooms)
+
+
+def _room(device: "torch.device") -> tuple[int, int]:
+    main = free_bytes(None) // processes_here()
+    return (main if device.type == "cpu" else free_bytes(device)), main
 
 
 def _loaded(team: "Team", chosen: "ModelChoice", guided: bool, *how: Any) -> "Mask2DiTPipeline":
@@ -175,6 +187,7 @@ def _team(place: "torch.device") -> "Iterator[Team]":
     team = Team.form(place, led=True)
     _teams.append(team)
     try:
+        _rooms.extend(team.gather(_room(place)))
         yield team
     except BaseException:
         if team.rank == 0 and team.listening:  # else they wait for something else, and end when this process has ended
@@ -187,6 +200,7 @@ def _team(place: "torch.device") -> "Iterator[Team]":
         dist.destroy_process_group()
     finally:
         _teams.clear()
+        _rooms.clear()
 
 
 def _follow(team: "Team") -> None:
