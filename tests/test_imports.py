@@ -18,7 +18,7 @@ LEVELS = [
     {"attention", "context_cache"},
     {"merged_attention", "flex_attention", "solvers", "step_caches"},
     {"attention_backends"},
-    {"transformer", "text", "latents", "stepper", "film_request"},
+    {"transformer", "text", "latents", "stepper", "film_request", "weight_formats"},
     {"memory", "cut_detectors", "predictor"},
     {"team", "denoising"},
     {"pipeline", "film", "video_files", "cuts"},

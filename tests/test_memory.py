@@ -22,20 +22,18 @@ from mask2dit.latents import decode_latents, use_tiles
 from mask2dit.loading import builtin_model, choose_memory, folder_needs
 from mask2dit.memory import (
     GIB,
-    WEIGHTS,
     Choice,
     Kept,
     MemoryMode,
     Needs,
     Part,
-    apply_weights,
     choose,
     count_needs,
-    eligible_layers,
     modes,
     parse_bytes,
 )
 from mask2dit.video_shape import Compression, VideoShape
+from mask2dit.weight_formats import WEIGHTS, apply_weights, eligible_layers
 
 CAPTIONS = ["a red fox walks", "the fox jumps", "a blue bear sleeps"]
 EXACT = [
@@ -63,7 +61,7 @@ def plain(model_folder: Path) -> torch.Tensor:
 @pytest.fixture
 def bfloat16_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that multiplies it fast."""
-    monkeypatch.setattr("mask2dit.memory.multiplies_bfloat16", lambda _: True)
+    monkeypatch.setattr("mask2dit.weight_formats.multiplies_bfloat16", lambda _: True)
 
 
 # Every mode gives the film of the plain one
@@ -193,7 +191,7 @@ def test_weights_are_kept_in_fewer_bits(model_folder: Path) -> None:
 
 
 def test_bfloat16_is_taken_where_it_pays(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mask2dit.memory.multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr("mask2dit.weight_formats.multiplies_bfloat16", lambda _: False)
     with pytest.raises(InputError, match=r"--weights bf16: this processor multiplies bfloat16 no faster than float32, so .*; use plain"):
         load_pipeline(model_folder, memory=MemoryMode(weights="bf16"))
 

@@ -28,3 +28,9 @@ class EndpointError(Mask2DiTError, ConnectionError):
 def one_line(error: BaseException, limit: int = 200) -> str:
     """What another library's error says, in one line of at most `limit` characters."""
     return " ".join(str(error).split())[:limit]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no more to give, in whatever words; torch's own error is a RuntimeError that says so."""
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(each in str(error) for each in words))

@@ -24,7 +24,7 @@ from mask2dit.errors import InputError, ModelError, one_line
 from mask2dit.film_request import FilmRequest, check_steps, resolve_request
 from mask2dit.hub import LORA_FILE, fetch_lora, fetch_model, is_hub_id
 from mask2dit.latents import use_tiles
-from mask2dit.memory import NOTHING, Choice, Kept, MemoryMode, Needs, apply_weights, choose, count_needs, gib, parse_bytes
+from mask2dit.memory import NOTHING, Choice, Kept, MemoryMode, Needs, choose, count_needs, gib, parse_bytes
 from mask2dit.model_folder import (
     FIRST_PROJECTION,
     NETWORKS,
@@ -44,6 +44,7 @@ from mask2dit.storyboard import Storyboard
 from mask2dit.text import PromptCache, TextSide, check_captions
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import VideoShape
+from mask2dit.weight_formats import apply_weights
 
 OFFLOAD_FOLDER = "mask2dit-offload-"
 LARGE_MODEL = 10**9  # bytes of the transformer's weights: above, they are computed in the format that they are stored in

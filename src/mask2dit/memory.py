@@ -5,7 +5,6 @@ the fastest to the smallest; weights in 8 bits change the film a little, so they
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
@@ -22,10 +21,9 @@ from mask2dit.scene_layout import SceneLayout
 from mask2dit.step_caches import read_step_cache, tensors_of
 from mask2dit.text import encode_tokens
 from mask2dit.video_shape import VideoShape
+from mask2dit.weight_formats import WEIGHTS, Weights, num_weight_bytes
 
-Weights = Literal["plain", "bf16", "fp8-storage", "fp8", "int8"]
 Offload = Literal["none", "model", "group", "disk"]
-WEIGHTS: tuple[Weights, ...] = ("plain", "bf16", "fp8-storage", "fp8", "int8")
 
 GIB = 2**30
 UNITS = {"gib": GIB, "g": GIB, "gb": 10**9, "mib": 2**20, "m": 2**20, "mb": 10**6}
@@ -33,8 +31,6 @@ BASE_BYTES = {"cuda": int(0.8 * GIB), "cpu": int(0.6 * GIB)}  # of CUDA itself; 
 SPARE = 0.1  # of what is made on the way: workspaces of kernels, and what the allocator cannot use
 BLOCKS_AT_HAND = 2  # with group offload: the block that computes, and the next one
 PINNED = 2  # memory that a stream copies from is handed out in powers of two, so it may be almost twice what it holds
-FLOAT8 = torch.float8_e4m3fn
-BF16_TRIAL = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +232,6 @@ def choose(
     )
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no more to give, in whatever words."""
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
-    )
-
-
 def count_needs(
     transformer: Any, vae: Any, text_encoder: Any | None, shape: VideoShape, dtype: torch.dtype, device: str, kept: Kept = NOTHING
 ) -> Needs:
@@ -269,17 +257,17 @@ def count_needs(
         text = _part(encoder, encoder.encoder.block, lambda: encode_tokens(tokens, encoder))
     return Needs(
         kept_bytes=kept.num_bytes(transformer, layout, sum(frames)),
-        quantized={weights: _weight_bytes(transformer, weights) for weights in WEIGHTS},
+        quantized={weights: num_weight_bytes(transformer, weights) for weights in WEIGHTS},
         text=text,
         transformer=_part(transformer, transformer.transformer_blocks, lambda: transformer(latents, captions, timestep, layout)),
-        vae=Part(_bytes(vae), _bytes(vae), 0, footprint(lambda: decode_latents(vae, scene, scene.device))),
+        vae=Part(num_weight_bytes(vae), num_weight_bytes(vae), 0, footprint(lambda: decode_latents(vae, scene, scene.device))),
         tiled_vae_bytes=_tiled_bytes(vae, scene),
     )
 
 
 def _part(network: nn.Module, blocks: nn.ModuleList, call: Callable[[], Any]) -> Part:
     """Blocks are alike, so two of them show the fullest moment, and the second of them what each further one computes."""
-    whole, sizes = _bytes(network), [_bytes(block) for block in blocks]
+    whole, sizes = num_weight_bytes(network), [num_weight_bytes(block) for block in blocks]
     further = max(0, len(blocks) - 2)
     del blocks[2:]
     two = footprint(call)
@@ -311,80 +299,6 @@ def _tiled_bytes(vae: Any, scene: torch.Tensor) -> int:
     return most
 
 
-def _weight_bytes(transformer: Any, weights: Weights) -> int:
-    """Bytes of all weights when the linear layers of the blocks are kept in `weights`."""
-    total = _bytes(transformer)
-    for layer in eligible_layers(transformer) if weights != "plain" else ():
-        size = layer.weight.element_size()
-        if weights in ("bf16", "fp8-storage"):
-            kept = min(size, 2 if weights == "bf16" else 1)
-            total -= (layer.weight.numel() + (layer.bias is not None) * layer.out_features) * (size - kept)
-        else:
-            total -= layer.weight.numel() * (size - 1) - layer.out_features * size  # one scale for each row
-    return total
-
-
-def eligible_layers(transformer: Any) -> list[nn.Linear]:
-    """The linear layers that may be kept in 8 bits: those of the blocks, but not in norms."""
-    named = transformer.transformer_blocks.named_modules()
-    return [layer for name, layer in named if isinstance(layer, nn.Linear) and "norm" not in name]
-
-
-def apply_weights(transformer: Any, weights: Weights, device: torch.device) -> None:
-    """Keep the transformer's linear layers in fewer bits. Raises InputError where the device or the installation cannot."""
-    if weights == "plain":
-        return
-    if weights == "bf16":
-        if device.type == "cpu" and not multiplies_bfloat16(BF16_TRIAL):
-            raise InputError(
-                "--weights bf16: this processor multiplies bfloat16 no faster than float32, so nothing would be gained; use plain"
-            )
-        for layer in eligible_layers(transformer):
-            _compute_in_bfloat16(layer)
-        return
-    if weights in ("fp8-storage", "fp8"):
-        try:
-            torch.ones(1, device=device).to(FLOAT8).to(transformer.dtype)
-        except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
-            if is_out_of_memory(error):
-                raise
-            raise InputError(f"--weights {weights}: {device} cannot convert 8-bit floats; use int8 or plain") from None
-    if weights == "fp8-storage":
-        from diffusers.hooks import apply_layerwise_casting
-
-        compute = transformer.dtype
-        for layer in eligible_layers(transformer):
-            apply_layerwise_casting(layer, storage_dtype=FLOAT8, compute_dtype=compute)
-        return
-    try:
-        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
-    except ImportError:
-        raise InputError(f"--weights {weights}: needs torchao; pip install torchao, or use fp8-storage or plain") from None
-    chosen = {id(layer) for layer in eligible_layers(transformer)}
-    config = Float8WeightOnlyConfig() if weights == "fp8" else Int8WeightOnlyConfig()
-    quantize_(transformer, config, filter_fn=lambda layer, _: id(layer) in chosen)
-
-
-def multiplies_bfloat16(size: int) -> bool:
-    """Whether this processor multiplies matrices of `size` × `size` in bfloat16 faster than in float32: tried, for that says it surest."""
-    taken: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(5):
-        for dtype, times in taken.items():
-            matrix = torch.ones(size, size, dtype=dtype)
-            began = time.perf_counter()
-            matrix @ matrix
-            times.append(time.perf_counter() - began)
-    return min(taken[torch.bfloat16]) < min(taken[torch.float32])
-
-
-def _compute_in_bfloat16(layer: nn.Linear) -> None:
-    """What goes in and what comes out has the layer's own format still."""
-    own = layer.weight.dtype
-    layer.to(torch.bfloat16)
-    layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(),))
-    layer.register_forward_hook(lambda _, inputs, output: output.to(own))
-
-
 def parse_bytes(text: str) -> int:
     """'12GiB', '12 GB', '900MiB', or a plain number of GiB → bytes; InputError for anything else."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text.lower())
@@ -399,7 +313,3 @@ def gib(count: int, *, up: bool = False) -> str:
     unit, tenths, name = (GIB, 10, "GiB") if count >= GIB else (2**20, 1, "MiB") if count >= 2**20 or not count else (2**10, 1, "KiB")
     number = count / unit * tenths
     return f"{(ceil(number) if up else round(number)) / tenths:.{tenths // 10}f} {name}"
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(value.numel() * value.element_size() for value in (*module.parameters(), *module.buffers()))

@@ -15,8 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mask2dit.errors import InputError, Mask2DiTError, one_line
-from mask2dit.memory import is_out_of_memory
+from mask2dit.errors import InputError, Mask2DiTError, is_out_of_memory, one_line
 from mask2dit.predictor import Film, Predictor
 from mask2dit.step_caches import Clock, caching
 from mask2dit.transformer import Mask2DiTTransformer3DModel

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import linear
 
 from mask2dit.benchmarking.measuring import Progress, median_seconds, uses_processor_time
-from mask2dit.memory import is_out_of_memory
+from mask2dit.errors import is_out_of_memory
 
 MOST_TOKENS = 16384  # of the matrix product
 COPIED_BYTES = {"cpu": 2**27, "cuda": 2**30}  # of the copy: far more than caches hold

@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mask2dit.errors import one_line
+from mask2dit.errors import is_out_of_memory, one_line
 from mask2dit.footprint import Living
-from mask2dit.memory import is_out_of_memory
 
 LONG_ENOUGH = 0.02  # seconds: shorter calls are repeated within a round, for clocks and interruptions weigh too much there
 MOST_REPEATS = 50

@@ -9,7 +9,7 @@ from mask2dit.cli import film_options as film
 from mask2dit.cli import model_options as options
 
 if TYPE_CHECKING:
-    from mask2dit.memory import Weights
+    from mask2dit.weight_formats import Weights
 
 
 def doctor(

@@ -79,9 +79,8 @@ class ModelChoice:
     def load(self, choice: "Choice | None", captions: Sequence[str], plan: str | None, lora: str | None) -> "Mask2DiTPipeline":
         """The pipeline; where the text encoder is not to stay, captions are encoded first. Raises Mask2DiTError out of memory."""
         from mask2dit.cli.machine import cache_folder
-        from mask2dit.errors import Mask2DiTError
+        from mask2dit.errors import Mask2DiTError, is_out_of_memory
         from mask2dit.loading import load_pipeline
-        from mask2dit.memory import is_out_of_memory
 
         computing = self.computing
         options: dict[str, Any] = {"plan": plan, "lora": lora, "offline": computing.offline, "inp": self.inp}
@@ -118,7 +117,8 @@ def checked_machine(memory: str | None, weights: str, device: str | None, dtype:
     from mask2dit.cli.machine import checked_device, checked_dtype, use_all_cores
     from mask2dit.cli.quiet import quieten_libraries
     from mask2dit.errors import InputError
-    from mask2dit.memory import WEIGHTS, parse_bytes
+    from mask2dit.memory import parse_bytes
+    from mask2dit.weight_formats import WEIGHTS
 
     quieten_libraries()
     use_all_cores()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import typer
 
 from mask2dit.cli.machine import checked_device, free_bytes, processes_here, started_together, use_all_cores
-from mask2dit.errors import InputError, Mask2DiTError
+from mask2dit.errors import InputError, Mask2DiTError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -206,7 +206,6 @@ def _team(place: "torch.device") -> "Iterator[Team]":
 def _follow(team: "Team") -> None:
     """Do what the leader asks for until it stops."""
     from mask2dit.cli.quiet import quieten_libraries
-    from mask2dit.memory import is_out_of_memory
     from mask2dit.team import ON_DISK, follow
 
     quieten_libraries()

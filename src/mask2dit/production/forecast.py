@@ -15,7 +15,7 @@ import torch
 from mask2dit.errors import InputError
 from mask2dit.film_request import FilmRequest, resolve_request
 from mask2dit.latents import use_tiles
-from mask2dit.memory import Choice, MemoryMode, Needs, Weights, apply_weights, choose, count_needs, gib
+from mask2dit.memory import Choice, MemoryMode, Needs, choose, count_needs, gib
 from mask2dit.production.descriptions import differing_descriptions
 from mask2dit.production.planning import Call, kept_by, plan_calls, remembered
 from mask2dit.production.record import FilmSettings
@@ -25,6 +25,7 @@ from mask2dit.storyboard import Storyboard
 from mask2dit.text import check_caption, count_tokens
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 from mask2dit.video_shape import VideoShape
+from mask2dit.weight_formats import Weights, apply_weights
 
 TRIED_SECONDS = 1.0  # what takes less than this is ruled by what each call costs besides arithmetic, and can be tried in a moment
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from mask2dit import film
-from mask2dit.errors import InputError, Mask2DiTError, OutputError
+from mask2dit.errors import InputError, Mask2DiTError, OutputError, is_out_of_memory
 from mask2dit.film_request import FilmRequest
-from mask2dit.memory import is_out_of_memory
 from mask2dit.pipeline import Mask2DiTPipeline
 from mask2dit.production.given import read_given
 from mask2dit.production.joining import join, page_of
