@@ -26,14 +26,18 @@ STORYBOARD = Path(__file__).parents[1] / "storyboards" / "fox.yaml"
 TARGET_SECONDS, TARGET_GIB = 20.0, 2.0
 PLAIN = "two threads"
 TWO, AWAKE, ASLEEP = {"OMP_NUM_THREADS": "2"}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "PASSIVE"}
-WAYS: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
-    PLAIN: (TWO, ()),
-    "two threads that wait awake": (TWO | AWAKE, ()),
-    "two threads that wait asleep": (TWO | ASLEEP, ()),
-    "one thread": ({"OMP_NUM_THREADS": "1"}, ()),
-    "two threads, --weights bf16": (TWO, ("--weights", "bf16")),
-    "two threads, --steps 12 --solver unipc": (TWO, ("--steps", "12", "--solver", "unipc")),
-    "two threads, --compile": (TWO, ("--compile",)),
+TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")  # each process takes its share of the cores
+WAYS: dict[str, tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]] = {  # environment, options, what starts the command
+    PLAIN: (TWO, (), ()),
+    "two threads that wait awake": (TWO | AWAKE, (), ()),
+    "two threads that wait asleep": (TWO | ASLEEP, (), ()),
+    "one thread": ({"OMP_NUM_THREADS": "1"}, (), ()),
+    "two threads, --weights bf16": (TWO, ("--weights", "bf16"), ()),
+    "two threads, --steps 12 --solver unipc": (TWO, ("--steps", "12", "--solver", "unipc"), ()),
+    "two threads, --compile": (TWO, ("--compile",), ()),
+    "two threads, --guidance 1": (TWO, ("--guidance", "1"), ()),
+    "two processes": ({}, (), TOGETHER),
+    "two processes, --guidance 1": ({}, ("--guidance", "1"), TOGETHER),
 }
 
 
@@ -49,8 +53,8 @@ def main() -> None:
     with others(os.cpu_count() or 1 if arguments.busy else 0):
         for _ in range(arguments.rounds):
             for way, rounds in found.items():
-                environment, options = WAYS[way]
-                rounds.append(measure(os.environ | environment, options))
+                environment, options, starter = WAYS[way]
+                rounds.append(measure(os.environ | environment, options, starter))
         starting = [start(os.environ | TWO) for _ in range(arguments.rounds)]
     ways = {way: {key: round(statistics.median(each[key] for each in rounds), 3) for key in rounds[0]} for way, rounds in found.items()}
     result = {
@@ -81,11 +85,11 @@ def others(count: int) -> Iterator[None]:
             process.kill()
 
 
-def measure(environment: Mapping[str, str], options: Sequence[str]) -> dict[str, float]:
-    """One round: seconds per stage, and the largest resident set of the command."""
+def measure(environment: Mapping[str, str], options: Sequence[str], starter: Sequence[str]) -> dict[str, float]:
+    """One round: seconds per stage, and the largest resident set of a process of the command."""
     with tempfile.TemporaryDirectory() as folder:
         film = Path(folder) / "film"
-        command = [sys.executable, "-m", "mask2dit", "generate", str(STORYBOARD), "-o", str(film), *options]
+        command = [sys.executable, *starter, "-m", "mask2dit", "generate", str(STORYBOARD), "-o", str(film), *options]
         seconds, peak = timed(command, environment)
         record = json.loads((film / "run.json").read_text(encoding="utf-8"))
     stages: dict[str, float] = record["timings_seconds"]

@@ -14,6 +14,7 @@ import tiny
 from mask2dit import SceneLayout
 from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
 from mask2dit.attention_backends import BACKENDS, choose_attention
+from mask2dit.compiling import allow_kernels
 from mask2dit.errors import InputError
 from mask2dit.flex_attention import BLOCK, block_mask, flex_attend
 from mask2dit.merged_attention import KERNELS, MergedAttnProcessor, find_kernel
@@ -139,6 +140,21 @@ def test_flex_knows_its_blocks(plan: str, layout: SceneLayout) -> None:
     padded = torch.zeros(len(blocks) * BLOCK, len(blocks) * BLOCK, dtype=torch.bool)
     padded[: layout.num_tokens, : layout.num_tokens] = mask
     assert torch.equal(blocks, padded.unflatten(0, (-1, BLOCK)).unflatten(2, (-1, BLOCK)).any(3).any(1))
+
+
+@pytest.mark.slow
+def test_flex_compiled_is_the_dense_softmax() -> None:
+    """As it is used, but for the device: compilers write kernels for the CPU too, forward only."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    layout = SceneLayout((140, 200), (300, 150))
+    allow_kernels()
+    compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    for plan in PLANS:
+        pattern, mask = get_plan(plan).pattern(layout, known_of(layout)), dense_mask(plan, layout, known_of(layout))
+        inputs = softmax_inputs(pattern, torch.float32)
+        exact = dense_attention(*(each.double() for each in inputs), mask)
+        torch.testing.assert_close(flex_attend(compiled, *inputs, pattern).double(), exact, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("plan", PLANS)
