@@ -258,13 +258,33 @@ def test_backends_are_chosen_by_name_and_by_device(monkeypatch: pytest.MonkeyPat
         choose_attention("merged", CPU, torch.float32, 16)
 
 
+def test_a_model_that_moves_where_no_kernel_is_goes_on_in_groups(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """As from the CPU to CUDA in float32."""
+    model = tiny.transformer()
+    assert model.set_attention("auto") == "merged"
+    inputs = tiny.inputs(model, (3, 5, 4), (2, 1, 3))
+    with torch.no_grad():
+        merged = model(**inputs).sample
+    monkeypatch.setitem(KERNELS, "cpu", ())
+    monkeypatch.setattr("mask2dit.merged_attention._found", {})
+    with torch.no_grad(), caplog.at_level(logging.INFO, "mask2dit"):
+        torch.testing.assert_close(model(**inputs).sample, merged, rtol=0, atol=1e-5)
+    assert caplog.messages == ["attention: no kernel on cpu in float32 tells its log-sum-exp"]
+
+
 def test_a_kernel_that_tells_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     (good,) = KERNELS["cpu"]
     wrong = type(good)("wrong", lambda *states: (good.forward(*states)[0], good.forward(*states)[1] + 0.1, ()), good.backward)
     absent = type(good)("absent", lambda *states: torch.ops.aten.no_such_attention(*states), good.backward)
-    monkeypatch.setitem(KERNELS, "cpu", (wrong, absent, good))
+
+    def backward_of_its_own(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return good.backward(grad, query, key, value, *good.forward(query, key, value)[:2])
+
+    selfish = type(good)("selfish", good.forward, backward_of_its_own)
+    monkeypatch.setitem(KERNELS, "cpu", (wrong, absent, selfish, good))
     monkeypatch.setattr("mask2dit.merged_attention._found", {})
-    assert find_kernel(CPU, torch.float32, 16) is good
+    with torch.device("meta"), torch.inference_mode():  # whatever else is at work
+        assert find_kernel(CPU, torch.float32, 16) is good
 
 
 def test_diffusers_kernels_are_called_whatever_the_backend_was() -> None:

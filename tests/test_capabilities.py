@@ -283,6 +283,37 @@ def test_processors_can_be_swapped_by_name(model: Mask2DiTTransformer3DModel) ->
     assert torch.equal(forward(model), before)
 
 
+def test_each_layout_is_compiled_once_and_with_lengths_as_numbers(model: Mask2DiTTransformer3DModel) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def collect(graph: torch.fx.GraphModule, _: list[Any]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model.set_attention("merged")
+    layouts = [(TEXT, FRAMES), ((3, 5), (2, 1)), ((3, 3, 3, 3), (2, 2, 1, 2))]
+    exact = [model(**tiny.inputs(model, *layout)).sample for layout in layouts]
+    model.compile_repeated_blocks(fullgraph=True, backend=collect)
+    with torch.no_grad():
+        for layout, expected in zip(layouts * 2, exact * 2, strict=True):
+            torch.testing.assert_close(model(**tiny.inputs(model, *layout)).sample, expected.detach(), rtol=0, atol=1e-5)
+    assert len(graphs) == len(layouts)
+    examples = [node.meta["example_value"] for graph in graphs for node in graph.graph.nodes if node.op == "placeholder"]
+    assert examples and all(isinstance(each, Tensor) and all(type(size) is int for size in each.shape) for each in examples)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_kernel_is_tried_before_blocks_are_compiled(
+    autocast: bool, model: Mask2DiTTransformer3DModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers that the model had not when its attention was chosen: those of autocast, or after a move."""
+    model.set_attention("merged")
+    monkeypatch.setattr("mask2dit.merged_attention._found", {})
+    model.compile_repeated_blocks(fullgraph=True, backend="eager")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        assert forward(model).isfinite().all()
+
+
 @pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_blocks_give_the_same_result(model: Mask2DiTTransformer3DModel, backend: str) -> None:
     exact = forward(model)

@@ -53,8 +53,8 @@ class SceneAttnProcessor:
         attended = attn.to_out[0](attended.flatten(2, 3))
         return attn.to_out[1](attended)  # type: ignore[no-any-return]
 
-    def prepare(self, pattern: AttentionPattern, device: torch.device) -> None:
-        """What a pattern needs once for all layers; blocks may be compiled, which this is not part of."""
+    def prepare(self, pattern: AttentionPattern, device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+        """What attention there, in these numbers, needs once for all layers; blocks may be compiled, which this is not part of."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
         """Softmax attention; query [B, N, h, d], key and value [B, M, h, d] → [B, N, h, d]."""

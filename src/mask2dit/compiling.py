@@ -9,7 +9,7 @@ import torch
 
 from mask2dit.errors import InputError, one_line
 
-MOST_KERNELS = 64  # of one block: each scene layout has its own, under context-blind each set of known scenes; torch stops at 8
+MOST_KERNELS = 10_000  # of one block: each layout of scenes has its own, under context-blind each set of known ones; torch stops at 8
 
 
 def compile_blocks(transformer: Any, device: torch.device, remedy: str) -> None:
@@ -27,4 +27,4 @@ def compile_blocks(transformer: Any, device: torch.device, remedy: str) -> None:
 
 def allow_kernels() -> None:
     """Let torch compile one function for as many inputs as films have."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_KERNELS)
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_KERNELS

@@ -4,7 +4,6 @@ Which blocks of 128 × 128 tokens are whole, partial or empty follows from where
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,20 +17,22 @@ from mask2dit.plans import AttentionPattern
 BLOCK = 128
 MOST_MASKS = 8  # that are kept: of twelve scenes at 5B's size each has 42 MiB
 _recent: list[tuple[AttentionPattern, str]] = []
+_compiled: list[Callable[..., Any]] = []  # no lru_cache, which compilers look through
 
 
 class FlexAttnProcessor(SceneAttnProcessor):
     """One compiled kernel for all groups of a plan."""
 
-    def prepare(self, pattern: AttentionPattern, device: torch.device) -> None:
+    def prepare(self, pattern: AttentionPattern, device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
         """See the base class."""
         block_mask(pattern, device)
+        _compile()
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
         """See the base class. Raises InputError on a device that has no such kernel with both directions."""
         if query.device.type != "cuda":
             raise InputError(f"attention: got flex on {query.device.type}, expected a CUDA device; use merged, grouped or auto")
-        return flex_attend(_compiled(), query, key, value, pattern)
+        return flex_attend(_compile(), query, key, value, pattern)
 
 
 def flex_attend(flex_attention: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
@@ -41,12 +42,13 @@ def flex_attend(flex_attention: Callable[..., Any], query: Tensor, key: Tensor, 
     return flex_attention(*states, block_mask=mask).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Any]:
+def _compile() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    allow_kernels()  # each layout has its own; uncompiled, it would make all scores
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+    if not _compiled:
+        allow_kernels()  # each layout has its own; uncompiled, it would make all scores
+        _compiled.append(torch.compile(flex_attention, dynamic=False, fullgraph=True))
+    return _compiled[0]
 
 
 def block_mask(pattern: AttentionPattern, device: torch.device) -> Any:

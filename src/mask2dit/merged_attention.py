@@ -5,9 +5,11 @@ the weights that their sums have in the whole. So all video attends to all video
 besides is added by calls in which scenes of one length are a batch. Backward, each call is given the merged output and the merged
 log-sum-exp in place of its own, which makes its gradients those of the whole softmax.
 
-Kernels that tell their log-sum-exp are no public functions of torch, so each is tried on the device before it is used.
+Kernels that tell their log-sum-exp are no public functions of torch, so each is tried on the device before it is used; where none works,
+as in float32 on CUDA, attention is grouped.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +18,9 @@ import torch
 from torch import Tensor
 
 from mask2dit.attention import GroupedAttnProcessor
-from mask2dit.errors import InputError
-from mask2dit.plans import AttentionCall, AttentionPattern
+from mask2dit.plans import AttentionCall, AttentionGroup, AttentionPattern
 
+logger = logging.getLogger(__name__)
 aten = torch.ops.aten
 Slices = tuple[slice, ...]
 
@@ -86,48 +88,51 @@ _found: dict[tuple[str, torch.dtype, int], Kernel | None] = {}  # no lru_cache, 
 
 
 def find_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernel | None:
-    """The first kernel that gives the right output, log-sum-exp and gradients there; None where there is none."""
+    """The first kernel that merges right there, forward and backward; None where there is none. Logs that."""
     key = (device.type, dtype, head_dim)
     if key not in _found:
         _found[key] = next((kernel for kernel in KERNELS.get(device.type, ()) if _works(kernel, device, dtype, head_dim)), None)
+        if _found[key] is None:
+            logger.info("attention: no kernel on %s in %s tells its log-sum-exp", device.type, str(dtype).removeprefix("torch."))
     return _found[key]
 
 
 def _works(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
-    """Try it on 70 queries and 90 keys, one part of the keys being all that the other part is merged with."""
+    """Try it as it is used, on 70 queries and two parts of the keys, against their softmax in float64."""
+    calls = [AttentionCall((AttentionGroup((slice(0, 70),), (keys,)),)) for keys in (slice(0, 60), slice(60, 90))]
     generator = torch.Generator().manual_seed(0)
-    query, key, value, grad = (torch.randn(2, 2, n, head_dim, generator=generator).double() for n in (70, 90, 90, 70))
-    with torch.enable_grad(), torch.inference_mode(False):
-        exact = [each.clone().requires_grad_() for each in (query, key, value)]
-        scores = exact[0] @ exact[1].transpose(2, 3) * head_dim**-0.5
-        output = scores.softmax(-1) @ exact[2]
-        output.backward(grad)
+    shapes = [(2, count, 2, head_dim) for count in (70, 90, 90, 70)]
+    *states, wish = (torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") for shape in shapes)
+    with torch.enable_grad(), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+        exact = [each.clone().requires_grad_() for each in states]
+        query, key, value = (each.transpose(1, 2) for each in exact)
+        output = ((query @ key.transpose(2, 3) * head_dim**-0.5).softmax(-1) @ value).transpose(1, 2)
+        output.backward(wish)
+        try:
+            there = [each.to(device, dtype).requires_grad_() for each in states]
+            made = _MergedAttention.apply(*there, calls, kernel)  # type: ignore[no-untyped-call]
+            made.backward(wish.to(device, dtype))
+        except torch.OutOfMemoryError:
+            raise  # says nothing of the kernel
+        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+            return False
     tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 0.05
-    try:
-        there = [each.to(device, dtype) for each in (query, key, value)]
-        with torch.no_grad():
-            made, lse, rest = kernel.forward(*there)
-            grads = kernel.backward(grad.to(device, dtype), *there, output.to(device, dtype), lse, *rest)
-    except torch.OutOfMemoryError:
-        raise  # says nothing of the kernel
-    except (RuntimeError, NotImplementedError, AttributeError, TypeError):
-        return False
-    pairs = [(made, output), (lse, scores.logsumexp(-1)), *zip(grads, (each.grad for each in exact), strict=True)]
-    return all(got.shape == want.shape and torch.allclose(got.cpu().double(), want.detach(), atol=tolerance) for got, want in pairs)
+    pairs = [(made, output), *((mine.grad, each.grad) for mine, each in zip(there, exact, strict=True))]
+    return all(torch.allclose(got.detach().cpu().double(), want.detach(), atol=tolerance) for got, want in pairs)
 
 
 class MergedAttnProcessor(GroupedAttnProcessor):
-    """The calls of a plan, merged by their log-sum-exp. A plan of one group is one call of the kernel that diffusers dispatches to."""
+    """The calls of a plan, merged by their log-sum-exp. Grouped where no kernel tells it, and where a plan has one group."""
+
+    def prepare(self, pattern: AttentionPattern, device: torch.device, dtype: torch.dtype, head_dim: int) -> None:
+        """Find a kernel before a compiler looks; see the base class."""
+        find_kernel(device, dtype, head_dim)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, pattern: AttentionPattern) -> Tensor:
-        """See the base class. Raises InputError where no kernel tells its log-sum-exp."""
-        if len(pattern.groups) == 1:
-            return super().attend(query, key, value, pattern)
-        kernel = find_kernel(query.device, query.dtype, query.shape[-1])
+        """See the base class."""
+        kernel = find_kernel(query.device, query.dtype, query.shape[-1]) if len(pattern.groups) > 1 else None
         if kernel is None:
-            raise InputError(
-                f"attention: got merged on {query.device.type} in {query.dtype}, where no kernel tells its log-sum-exp; use grouped or auto"
-            )
+            return super().attend(query, key, value, pattern)
         if not torch.is_grad_enabled():
             return merged_forward(query, key, value, pattern.calls, kernel)[0]
         return _MergedAttention.apply(query, key, value, pattern.calls, kernel)  # type: ignore[no-any-return, no-untyped-call]

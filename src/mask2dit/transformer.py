@@ -201,9 +201,10 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
     def compile_repeated_blocks(self, *args: Any, **kwargs: Any) -> None:
         """Compile every block's forward, which is one code for all of them; see torch.compile.
 
-        Unlike in diffusers, what hooks do around a block stays outside of it, if they are attached later.
+        Unlike in diffusers, what hooks do around a block stays outside of it, if they are attached later; and each layout has its own
+        kernels (dynamic=False), for with lengths as symbols they would compute slower and be compiled as often.
         """
-        compiled = torch.compile(Mask2DiTBlock.forward, *args, **kwargs)
+        compiled = torch.compile(Mask2DiTBlock.forward, *args, **{"dynamic": False} | kwargs)
         for block in self.transformer_blocks:
             block.forward = MethodType(compiled, block)  # a method, for a deep copy takes it along to the copied block
         self.is_compiled = True
@@ -235,11 +236,15 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         groups = [dist.new_group(range(first, first + degree)) for first in range(0, dist.get_world_size(), degree)]
         self.share_sequence(groups[dist.get_rank() // degree])
 
-    def _prepare(self, pattern: AttentionPattern, device: torch.device) -> None:
-        """Let the layers' processor, where it is one of ours, make of the pattern what it needs once for all of them."""
+    def _prepare(self, pattern: AttentionPattern, joint: Tensor) -> None:
+        """Let the layers' processor, where it is one of ours, get ready for the pattern once for all of them."""
+        place = joint.device.type
+        numbers = joint.dtype
+        if torch.amp.is_autocast_available(place) and torch.is_autocast_enabled(place):
+            numbers = torch.get_autocast_dtype(place)
         processor = next((block.attn1.processor for block in self.transformer_blocks), None)  # type: ignore[union-attr]
         if isinstance(processor, SceneAttnProcessor):
-            processor.prepare(pattern, device)
+            processor.prepare(pattern, joint.device, numbers, self.config.attention_head_dim)
 
     def _attentions(self) -> list[SceneAttention]:
         return [module for module in self.transformer_blocks.modules() if isinstance(module, SceneAttention)]
@@ -301,7 +306,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             own, lengths = self._sequence.share(layout.num_tokens), self._sequence.lengths(lengths)
             joint, rotary = joint[:, own], rotary and (rotary[0][own], rotary[1][own])
         pattern = self._plan.pattern(layout, known, context.num_tokens if context else 0)
-        self._prepare(pattern, joint.device)
+        self._prepare(pattern, joint)
         contexts = context.layers(layout.num_text_tokens, layout.num_video_tokens) if context else [None] * len(self.transformer_blocks)
 
         for block, kept in zip(self.transformer_blocks, contexts, strict=True):
