@@ -180,14 +180,14 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         """Whether known scenes see no generated one, so that what they are to these can be kept from step to step."""
         return not self._plan.known_reads_generated
 
-    def set_attention(self, name: str = "auto", device: torch.device | str | None = None) -> str:
+    def set_attention(self, name: str = "auto", device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> str:
         """Choose how attention is computed: "auto", "grouped", "merged" or "flex"; returns what was taken.
 
-        All are exact. device: where the model will compute, None is where it lies. Raises InputError for an unknown name, or one that the
-        device lacks.
+        All are exact. device, dtype: where the model will compute, and in which numbers, such as autocast's; None is where it lies, and its
+        own. Raises InputError for an unknown name, or one that the device lacks.
         """
         place = torch.device(device) if device is not None else self.device
-        chosen = choose_attention(name, place, self.dtype, self.config.attention_head_dim)
+        chosen = choose_attention(name, place, dtype or self.dtype, self.config.attention_head_dim)
         for attention in self._attentions():
             if type(attention.processor) is not BACKENDS[chosen]:
                 attention.set_processor(BACKENDS[chosen]())  # type: ignore[operator]  # a mixin without types

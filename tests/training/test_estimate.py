@@ -31,6 +31,7 @@ from mask2dit.training.estimate import (
     build_networks,
     described,
     estimate,
+    groups_kept,
     sample_flop,
     step_activations,
 )
@@ -142,16 +143,41 @@ def test_weights_in_bfloat16_keep_what_the_law_says(lora: bool, plan: str) -> No
     assert block_activations(block, layout, get_plan(plan).pattern(layout).groups, 1, BFLOAT16) == pytest.approx(kept, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("lora", "arithmetic"), [(False, FLOAT32), (True, FLOAT32), (False, BFLOAT16), (True, BFLOAT16), (False, AUTOCAST)]
+)
+@pytest.mark.parametrize("plan", PLANS)
+def test_merged_keeps_what_one_group_keeps(plan: str, arithmetic: Arithmetic, lora: bool, request: pytest.FixtureRequest) -> None:
+    if arithmetic is AUTOCAST:
+        request.getfixturevalue("norms_as_on_cuda")
+    model = small(lora=lora, attention_head_dim=32)
+    model.set_attention("merged", dtype=torch.bfloat16 if arithmetic.low == 2 else torch.float32)
+    block = (in_bfloat16(model) if arithmetic is BFLOAT16 else model).transformer_blocks[0]
+    layout = SceneLayout((10,) * 3, (300,) * 3)
+    kept = kept_bytes(block, layout, plan, 1, arithmetic)
+    assert block_activations(block, layout, get_plan("full").pattern(layout).groups, 1, arithmetic) == pytest.approx(kept, rel=0.05)
+
+
+def test_the_estimate_counts_the_attention_that_trains(tmp_path: Path) -> None:
+    layout, known = SceneLayout((10,) * 3, (300,) * 3), {("auto", "bfloat16"): 1, ("merged", "float32"): 1, ("flex", "bfloat16"): 1}
+    known |= {("auto", "float32"): 6, ("grouped", "bfloat16"): 6}
+    for (attention, precision), count in known.items():
+        recipe = published("sft", tmp_path).model_copy(update={"attention": attention, "precision": precision})
+        assert len(groups_kept(recipe, layout)) == count
+
+
+@pytest.mark.parametrize("attention", ["grouped", "merged"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("lora", "arithmetic"), [(False, FLOAT32), (True, FLOAT32), (False, BFLOAT16), (True, BFLOAT16), (False, AUTOCAST)]
 )
 def test_a_whole_step_needs_what_the_estimate_says(
-    lora: bool, arithmetic: Arithmetic, checkpointing: bool, request: pytest.FixtureRequest
+    attention: str, lora: bool, arithmetic: Arithmetic, checkpointing: bool, request: pytest.FixtureRequest
 ) -> None:
     if arithmetic is AUTOCAST:
         request.getfixturevalue("norms_as_on_cuda")
     model = small(num_layers=6, lora=lora)
+    model.set_attention(attention)
     if checkpointing:
         model.enable_gradient_checkpointing()
     arguments = tiny.inputs(model, (8,) * 3, (32,) * 3, batch=1)
@@ -166,7 +192,8 @@ def test_a_whole_step_needs_what_the_estimate_says(
             loss = model(**arguments).sample.float().square().mean()
         loss.backward()
     layout = arguments["layout"]
-    forward, backward = step_activations(model, layout, get_plan("symmetric").pattern(layout).groups, 1, arithmetic, checkpointing)
+    groups = get_plan("symmetric" if attention == "grouped" else "full").pattern(layout).groups
+    forward, backward = step_activations(model, layout, groups, 1, arithmetic, checkpointing)
     if arithmetic.casts:  # and autocast's copies of the weights
         forward += 2 * sum(value.numel() for value in model.parameters())
         backward += 2 * sum(value.numel() for value in (model.transformer_blocks[0] if checkpointing else model).parameters())

@@ -183,6 +183,8 @@ class DiffusionRecipe(_Strict):
 
     precision: Literal["float32", "bfloat16"] = "float32"
     export_dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    attention: Literal["auto", "grouped", "merged", "flex"] = "auto"
+    """How it is computed, all exact: merged keeps keys and values once for the backward pass, grouped once for each group of a plan."""
     gradient_checkpointing: bool = False
     compile: bool = False
     sharding: Literal["none", "fsdp"] = "none"
@@ -238,7 +240,7 @@ _ANY_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discrimin
 
 
 FREE_KEYS = frozenset(
-    {"num_steps", "export_dtype", "micro_batch_size", "data_workers", "compile", "gradient_checkpointing", "sharding"}
+    {"num_steps", "export_dtype", "micro_batch_size", "data_workers", "attention", "compile", "gradient_checkpointing", "sharding"}
     | {"save_every_steps", "save_every_minutes", "keep_last", "log_every_steps", "log_with", "validation"}
 )
 """What a run may change and still go on: nothing of it is in the weights but how long they learn."""

@@ -173,7 +173,8 @@ def estimate(recipe: DiffusionRecipe, num_devices: int = 1) -> Estimate:
     networks = build_networks(recipe)
     transformer, layout, groups = networks.transformer, networks.layout, get_plan(recipe.plan).pattern(networks.layout).groups
     arithmetic, micro_batch = arithmetic_of(recipe, num_devices, recipe.sharding), _micro_batch(recipe, num_devices)
-    activations = [max(step_activations(transformer, layout, groups, micro_batch, arithmetic, on)) for on in (False, True)]
+    kept = groups_kept(recipe, layout)
+    activations = [max(step_activations(transformer, layout, kept, micro_batch, arithmetic, on)) for on in (False, True)]
     counts = [count for count in (1, 2, 4, 8) if recipe.batch_size % count == 0]
     return Estimate(
         recipe=recipe,
@@ -274,7 +275,7 @@ def step_memory(recipe: DiffusionRecipe, networks: Networks, num_devices: int, s
     if arithmetic.casts:  # autocast keeps a copy of every trained weight till backward has used it; with checkpointing, of one block
         copies = (low * (trained_block if recipe.gradient_checkpointing else trained),) * 2
 
-    groups = get_plan(recipe.plan).pattern(networks.layout).groups
+    groups = groups_kept(recipe, networks.layout)
     kept = step_activations(transformer, networks.layout, groups, micro_batch, arithmetic, recipe.gradient_checkpointing)
     encoders = working = 0
     if recipe.latent_cache is None:  # one scene at a time
@@ -294,6 +295,15 @@ def step_memory(recipe: DiffusionRecipe, networks: Networks, num_devices: int, s
         activations=activations,
         encoders=encoders + working,
     )
+
+
+def groups_kept(recipe: DiffusionRecipe, layout: SceneLayout) -> Groups:
+    """The groups whose queries, keys and values are kept for the backward pass: of one group all of them once, as merged and flex do.
+
+    "auto" counts as merged but in float32, where CUDA has no kernel for it.
+    """
+    grouped = recipe.attention == "grouped" or (recipe.attention == "auto" and recipe.precision == "float32")
+    return get_plan(recipe.plan if grouped else "full").pattern(layout).groups
 
 
 def step_activations(

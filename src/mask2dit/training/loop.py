@@ -206,6 +206,7 @@ def prepare(recipe: DiffusionRecipe, folder: RunFolder, accelerator: Accelerator
     scheduler = load_component(start, "scheduler")
     samples = Samples(recipe, source, windows, settings_of(video), report, scheduler.config.num_train_timesteps, cache)
     transformer = load_transformer(recipe, start)
+    transformer.set_attention(recipe.attention, accelerator.device, DTYPES[recipe.precision])
     needs_text = cache is None or not caches_captions(recipe, source)
     encoder = open_encoder(recipe, start, accelerator.device, needs_text, needs_vae=cache is None)
     modules: dict[str, nn.Module] = {"transformer": transformer}
