@@ -248,6 +248,10 @@ def test_backends_are_chosen_by_name_and_by_device(monkeypatch: pytest.MonkeyPat
         tiny.transformer().set_attention("mergd")
     with pytest.raises(InputError, match="attention: got flex on cpu, expected a CUDA device; use auto, merged or grouped"):
         tiny.transformer().set_attention("flex")
+    with pytest.raises(InputError, match=r"^attention: got _flash_3 on cpu, expected an exact kernel that works there \(.*\); use auto$"):
+        tiny.transformer().set_attention("_flash_3")
+    with pytest.raises(InputError, match=r"^attention: got sage_hub on cpu, expected .*\(it rounds to 8 bits\); use auto$"):
+        tiny.transformer().set_attention("sage_hub")
     monkeypatch.setattr("mask2dit.attention_backends.find_spec", lambda _: None)
     with pytest.raises(InputError, match="attention: got flex without triton, which compiles it; install triton, or use auto, merged"):
         choose_attention("flex", torch.device("cuda"), torch.bfloat16, 64)
@@ -294,6 +298,13 @@ def test_diffusers_kernels_are_called_whatever_the_backend_was() -> None:
     try:
         processor = model.transformer_blocks[0].attn1.processor
         assert type(processor) is GroupedAttnProcessor and processor._attention_backend == "_native_math"
+        inputs = tiny.inputs(model, (3, 5, 4), (2, 1, 3))
+        with torch.no_grad():
+            made = model(**inputs).sample
+            for name in ("merged", "native"):
+                assert model.set_attention(name) == name
+                torch.testing.assert_close(model(**inputs).sample, made, rtol=0, atol=1e-5)
+        assert model.transformer_blocks[0].attn1.processor._attention_backend == "native"
     finally:
         tiny.transformer().set_attention_backend("native")  # diffusers keeps the last choice for models that made none
 

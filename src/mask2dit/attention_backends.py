@@ -1,12 +1,17 @@
-"""The attention backends by name, and which of them a device takes. All compute the same; see attention."""
+"""The attention backends by name, and which of them a device takes. All compute the same; see attention.
+
+A kernel that diffusers can call, such as FlashAttention 3, is a backend, too: groups by that kernel.
+"""
 
 import logging
 from importlib.util import find_spec
 
 import torch
+from diffusers import ModelMixin
+from diffusers.models.attention_dispatch import AttentionBackendName
 
-from mask2dit.attention import GroupedAttnProcessor, SceneAttnProcessor
-from mask2dit.errors import InputError
+from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
+from mask2dit.errors import InputError, is_out_of_memory, one_line
 from mask2dit.flex_attention import FlexAttnProcessor
 from mask2dit.merged_attention import MergedAttnProcessor, find_kernel
 
@@ -19,13 +24,23 @@ BACKENDS: dict[str, type[SceneAttnProcessor]] = {
 }
 
 
+KERNELS = tuple(each.value for each in AttentionBackendName)
+"""What diffusers can call, each on the devices and with the packages that it needs."""
+INEXACT = "sage"  # in the names of those that round to 8 bits
+
+
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """The backend to take: "auto" is merged where a kernel tells its log-sum-exp, and grouped elsewhere. Logs what "auto" took.
 
     Raises InputError for an unknown name, and for a backend that the device lacks.
     """
+    if name not in ("auto", *BACKENDS, *KERNELS):
+        raise InputError(f"attention: got {name!r}, expected auto, {', '.join(BACKENDS)}, or a kernel of diffusers, such as _flash_3_hub")
     if name not in ("auto", *BACKENDS):
-        raise InputError(f"attention: got {name!r}, expected auto, {', '.join(BACKENDS)}")
+        problem = "it rounds to 8 bits" if INEXACT in name else kernel_problem(name, device, dtype, head_dim)
+        if problem:
+            raise InputError(f"attention: got {name} on {device.type}, expected an exact kernel that works there ({problem}); use auto")
+        return name
     where, numbers = str(device.type), str(dtype).removeprefix("torch.")
     if name == "flex" and device.type != "cuda":
         raise InputError(f"attention: got flex on {where}, expected a CUDA device; use auto, merged or grouped")
@@ -39,3 +54,24 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype, head_d
     chosen = "merged" if kernel else "grouped"
     logger.info("attention: %s on %s in %s%s", chosen, where, numbers, f", by {kernel.name}" if kernel else "")
     return chosen
+
+
+def kernel_problem(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
+    """Why a kernel of diffusers cannot be used; it is tried on a few tokens, and fetched if it is one from the Hub."""
+    scratch = _OneAttention()
+    try:
+        scratch.set_attention_backend(name)
+        states = torch.zeros(1, 128, 2, head_dim, device=device, dtype=dtype)
+        with torch.no_grad():
+            scratch.attention.processor.dispatch(states, states, states)
+    except Exception as error:  # a missing package, device or number format, each in words of its own
+        return "out of memory" if is_out_of_memory(error) else one_line(error) or type(error).__name__
+    finally:
+        scratch.set_attention_backend("native")  # diffusers keeps the last choice for whoever made none
+    return None
+
+
+class _OneAttention(ModelMixin):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = SceneAttention(16, 1, 16, bias=False)

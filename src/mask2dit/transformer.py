@@ -21,7 +21,7 @@ from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
 from mask2dit._diffusers_private import register_cached_block
-from mask2dit.attention import SceneAttention, SceneAttnProcessor
+from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
 from mask2dit.attention_backends import BACKENDS, choose_attention
 from mask2dit.context_cache import ContextCache, LayerContext
 from mask2dit.errors import InputError, ModelError
@@ -181,20 +181,23 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         return not self._plan.known_reads_generated
 
     def set_attention(self, name: str = "auto", device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> str:
-        """Choose how attention is computed: "auto", "grouped", "merged" or "flex"; returns what was taken.
+        """Choose how attention is computed: "auto", "grouped", "merged", "flex", or groups by a kernel of diffusers. Returns the choice.
 
         All are exact. device, dtype: where the model will compute, and in which numbers, such as autocast's; None is where it lies, and its
         own. Raises InputError for an unknown name, or one that the device lacks.
         """
         place = torch.device(device) if device is not None else self.device
         chosen = choose_attention(name, place, dtype or self.dtype, self.config.attention_head_dim)
+        kind = BACKENDS.get(chosen, GroupedAttnProcessor)
         for attention in self._attentions():
-            if type(attention.processor) is not BACKENDS[chosen]:
-                attention.set_processor(BACKENDS[chosen]())  # type: ignore[operator]  # a mixin without types
+            if type(attention.processor) is not kind:
+                attention.set_processor(kind())  # type: ignore[operator]  # a mixin without types
+        if chosen not in BACKENDS:
+            super().set_attention_backend(chosen)
         return chosen
 
     def set_attention_backend(self, backend: str) -> None:
-        """Choose one of diffusers' kernels by its name. Attention is grouped then, since others do not call them."""
+        """Choose one of diffusers' kernels by its name, also one that is not exact. Attention is grouped then: others do not call them."""
         self.set_attention("grouped")
         super().set_attention_backend(backend)
 

@@ -53,8 +53,6 @@ COMPARED: Mapping[str, type[SceneAttnProcessor]] = {
     BOOLEAN_MASK: BooleanMaskAttnProcessor,
     NFOLD_COPY: NfoldCopyAttnProcessor,
 }
-KERNELS = tuple(name.value for name in AttentionBackendName)
-"""What diffusers can call, each on the devices and with the packages that it needs."""
 
 
 def make_processor(form: str) -> SceneAttnProcessor:

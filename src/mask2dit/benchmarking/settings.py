@@ -11,13 +11,11 @@ from typing import Any
 import psutil
 import torch
 
-from mask2dit.attention_backends import BACKENDS, choose_attention
-from mask2dit.benchmarking.forms import BOOLEAN_MASK, KERNELS, NFOLD_COPY, UNMASKED, make_processor
-from mask2dit.benchmarking.measuring import describe
+from mask2dit.attention_backends import BACKENDS, KERNELS, choose_attention, kernel_problem
+from mask2dit.benchmarking.forms import BOOLEAN_MASK, NFOLD_COPY, UNMASKED
 from mask2dit.errors import InputError
 from mask2dit.loading import builtin_model
 from mask2dit.model_folder import load_config, model_values
-from mask2dit.plans import get_plan
 from mask2dit.published import COGVIDEOX_2B, COGVIDEOX_5B, Published
 from mask2dit.scene_layout import SceneLayout
 from mask2dit.transformer import Mask2DiTTransformer3DModel
@@ -217,28 +215,19 @@ def _find_backends(
 
 def _problem_of(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why a backend cannot be used; it is tried on a few tokens, but for flex, which would be compiled for them."""
-    if name in BACKENDS:
-        try:
-            choose_attention(name, device, dtype, head_dim)
-        except InputError as error:
-            return str(error).removeprefix("attention: ")
-        return None
-    scratch = Mask2DiTTransformer3DModel(num_attention_heads=1, attention_head_dim=16, num_layers=1, text_embed_dim=8, time_embed_dim=8)
+    if name not in BACKENDS:
+        return kernel_problem(name, device, dtype, head_dim)
     try:
-        scratch.set_attention_backend(name)  # also fetches kernels that come from the Hub
-        states = torch.zeros(1, 2 * (16 + 112), 2, head_dim, device=device, dtype=dtype)
-        with torch.no_grad():
-            make_processor(name).attend(states, states, states, get_plan(PLAN).pattern(SceneLayout((16, 16), (112, 112))))
-    except Exception as error:  # a missing package, device or number format, each in words of its own
-        return describe(error).removeprefix("failed: ")
-    finally:
-        scratch.set_attention_backend("native")  # diffusers keeps the last choice for whoever made none
+        choose_attention(name, device, dtype, head_dim)
+    except InputError as error:
+        return str(error).removeprefix("attention: ")
     return None
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
+    """Memory that is free on a device, with what torch keeps for later there."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 

@@ -27,7 +27,9 @@ Weights = Annotated[str, typer.Option(help="plain; or, not exact: bf16, fp8-stor
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, …", show_default="the best there is", rich_help_panel=PANEL)]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="the model's", rich_help_panel=PANEL)]
 Plan = Annotated[str | None, typer.Option(help="Attention plan.", show_default="the model's", rich_help_panel=PANEL)]
-Attention = Annotated[str, typer.Option(help="auto, grouped, merged or flex: all exact.", rich_help_panel=PANEL)]
+Attention = Annotated[
+    str, typer.Option(help="auto, grouped, merged, flex, or a kernel of diffusers such as _flash_3_hub: all exact.", rich_help_panel=PANEL)
+]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the model's blocks: some time once, then faster.", rich_help_panel=PANEL)]
 
 
