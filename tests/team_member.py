@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from diffusers import ContextParallelConfig
+from diffusers import ContextParallelConfig, ParallelConfig
 from safetensors.torch import save_file
+from torch.distributed.device_mesh import init_device_mesh
 
 import tiny
 from mask2dit import Mask2DiTPipeline, Mask2DiTTransformer3DModel
@@ -61,7 +62,10 @@ def films(guided: bool) -> dict[str, torch.Tensor]:
 def through_diffusers() -> dict[str, torch.Tensor]:
     model = tiny.transformer(num_attention_heads=HEADS)
     model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=dist.get_world_size()))
-    return {"forward": forward(model)}
+    on_a_mesh = tiny.transformer(num_attention_heads=HEADS)  # of every other process, with four
+    mesh = init_device_mesh("cpu", (2, 1, dist.get_world_size() // 2), mesh_dim_names=("ulysses", "ring", "data"))
+    on_a_mesh.enable_parallelism(config=ParallelConfig(context_parallel_config=ContextParallelConfig(ulysses_degree=2, mesh=mesh)))
+    return {"forward": forward(model), "forward on a mesh": forward(on_a_mesh)}
 
 
 def led(rank: int) -> dict[str, torch.Tensor]:
@@ -136,6 +140,11 @@ def heads() -> None:
     made.join_team(Team.form(guided=False))
 
 
+def wrong_mesh() -> None:
+    mesh = init_device_mesh("cpu", (1, dist.get_world_size()), mesh_dim_names=("ulysses", "ring"))
+    tiny.transformer().enable_parallelism(config=ContextParallelConfig(ulysses_degree=2, mesh=mesh))
+
+
 def dies(rank: int) -> None:
     def die(_: object, step: int, *rest: object) -> dict[str, object]:
         if rank == 1 and step == 1:
@@ -169,7 +178,7 @@ def main() -> None:
     tensors |= through_diffusers() | led(rank) | with_offload() | cached() | compiled()
     save_file({name: each.contiguous() for name, each in tensors.items()}, folder / f"{rank}.safetensors")
     lines = [message(partial(different, rank, options)) for options in DIFFERENT]
-    lines += [message(lambda: drifting(rank)), message(heads)]
+    lines += [message(lambda: drifting(rank)), message(heads), message(wrong_mesh)]
     (folder / f"{rank}.txt").write_text("\n".join(lines), encoding="utf-8")
 
 

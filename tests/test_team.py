@@ -14,7 +14,7 @@ from torch import Tensor
 import team_member
 import tiny
 from mask2dit.errors import InputError
-from mask2dit.sequence_parallel import SequenceParallel
+from mask2dit.sequence_parallel import SequenceParallel, check_heads
 from mask2dit.team import Team
 
 Made = tuple[int, list[dict[str, Tensor]], list[list[str]]]
@@ -76,7 +76,8 @@ def test_a_film_without_guidance(team: Made) -> None:
 def test_diffusers_way_to_ask_for_it(team: Made) -> None:
     expected = team_member.forward(tiny.transformer(num_attention_heads=team_member.HEADS))
     for made in team[1]:
-        torch.testing.assert_close(made["forward"], expected, rtol=0, atol=1e-5)
+        for name in ("forward", "forward on a mesh"):
+            torch.testing.assert_close(made[name], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -111,7 +112,7 @@ def test_it_works_together_with_step_caches_and_compiled_blocks(team: Made) -> N
 @pytest.mark.slow
 def test_mistakes_are_told_by_all(team: Made) -> None:
     size, _, messages = team
-    for *different, heads in messages:
+    for *different, heads, mesh in messages:
         assert len(different) == len(team_member.DIFFERENT) + 1
         for each in different:
             assert each.startswith("InputError: several devices: got another film on process 1")
@@ -120,6 +121,14 @@ def test_mistakes_are_told_by_all(team: Made) -> None:
             f"InputError: several devices: got {size} processes for one sequence and 3 heads of attention, expected a number that "
             "divides them; use 3"
         )
+        assert mesh.startswith("InputError: enable_parallelism: got DeviceMesh(")
+        assert mesh.endswith("expected one with 2 processes along a dimension named ulysses")
+
+
+def test_how_many_processes_go_with_guidance_branches() -> None:
+    check_heads(30, 5, branches=2)
+    with pytest.raises(InputError, match=r"got 4 processes for one sequence, of 2, and 30 heads .*; use 2, 4, 6, 10, 12, 20, 30 or 60$"):
+        check_heads(30, 4, branches=2)
 
 
 @pytest.mark.slow

@@ -28,12 +28,7 @@ class SequenceParallel:
         if not dist.is_available() or not dist.is_initialized():
             raise InputError("several devices: got one process, expected several that were started together; use torchrun")
         size = dist.get_world_size(group)
-        if num_heads % size:
-            fitting = [str(count) for count in range(2, num_heads + 1) if num_heads % count == 0]
-            raise InputError(
-                f"several devices: got {size} processes for one sequence and {num_heads} heads of attention, expected a number that "
-                f"divides them; use {', '.join(fitting)}"
-            )
+        check_heads(num_heads, size)
         return cls(group, dist.get_rank(group), size)
 
     def share(self, num_tokens: int, rank: int | None = None) -> slice:
@@ -79,6 +74,16 @@ class SequenceParallel:
         made = states.new_empty((sum(received), *states.shape[1:]))
         dist.all_to_all_single(made, states.contiguous(), received, sent, group=self.group)
         return made
+
+
+def check_heads(num_heads: int, size: int, branches: int = 1) -> None:
+    """Raise InputError, with the numbers of processes in all that would do, where heads cannot be shared by `size` for each branch."""
+    if num_heads % size:
+        *most, last = (str(branches * count) for count in range(1, num_heads + 1) if num_heads % count == 0 and branches * count > 1)
+        raise InputError(
+            f"several devices: got {size} processes for one sequence{f', of {branches},' if branches > 1 else ''} and {num_heads} heads of "
+            f"attention, expected a number that divides them; use {' or '.join(filter(None, (', '.join(most), last)))}"
+        )
 
 
 def _overlap(one: slice, other: slice) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mask2dit.errors import InputError, Mask2DiTError, is_out_of_memory, one_line
 from mask2dit.predictor import Film, Predictor
+from mask2dit.sequence_parallel import check_heads
 from mask2dit.step_caches import Clock, caching
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
@@ -71,6 +72,7 @@ class Team:
     def take(self, transformer: Mask2DiTTransformer3DModel) -> None:
         """Share the transformer's sequence among the processes of a branch. Raises InputError where its heads do not divide."""
         each = self.size // self.branches
+        check_heads(transformer.config.num_attention_heads, each, self.branches)
         if each > 1:
             groups = [dist.new_group(range(first, first + each)) for first in range(0, self.size, each)]
             transformer.share_sequence(groups[self.branch])

@@ -222,7 +222,7 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             attention.sequence = self._sequence
 
     def enable_parallelism(self, *, config: Any, cp_plan: Any = None) -> None:
-        """Diffusers' way to ask for it: a ContextParallelConfig with a ulysses_degree becomes `share_sequence`.
+        """Diffusers' way to ask for it: a ContextParallelConfig with a ulysses_degree, and maybe a mesh, becomes `share_sequence`.
 
         Diffusers' own split would cut through scenes. Raises InputError for ring attention and for a plan of one's own.
         """
@@ -236,6 +236,11 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         if not dist.is_initialized() or dist.get_world_size() % degree:
             world = dist.get_world_size() if dist.is_initialized() else 1
             raise InputError(f"enable_parallelism: got ulysses_degree {degree} for {world} processes, expected a divisor; use torchrun")
+        if (mesh := getattr(context, "mesh", None)) is not None:
+            if "ulysses" not in (mesh.mesh_dim_names or ()) or mesh["ulysses"].size() != degree:
+                raise InputError(f"enable_parallelism: got {mesh}, expected one with {degree} processes along a dimension named ulysses")
+            self.share_sequence(mesh["ulysses"].get_group())
+            return
         groups = [dist.new_group(range(first, first + degree)) for first in range(0, dist.get_world_size(), degree)]
         self.share_sequence(groups[dist.get_rank() // degree])
 
