@@ -180,6 +180,23 @@ def test_captions_given_at_once_are_encoded_alone(model_folder: Path, plain: tor
 
 
 @pytest.mark.usefixtures("bfloat16_pays")
+def test_several_processes_of_a_branch_each_make_their_share() -> None:
+    """Guidance branches side by side make as much each; what shares a sequence makes less, but for what goes in and out."""
+
+    def working(processes: int, branches: int = 2) -> int:
+        networks = [tiny.transformer(num_attention_heads=4, sample_height=16, sample_width=24), tiny.vae()]
+        shape = VideoShape(64, 96, (9,) * 3, Compression(4, 4, 2))
+        with torch.device("meta"):
+            transformer, vae = (each.to("meta") for each in networks)
+        return count_needs(transformer, vae, None, shape, torch.float32, "cuda", Kept(branches, processes=processes)).transformer.working
+
+    alone = working(1)
+    assert working(2) == working(1, branches=1) == alone
+    assert alone / 2 < working(4) == working(2, branches=1) < 0.75 * alone
+    assert alone / 4 < working(8) == working(4, branches=1) < 0.5 * alone
+    assert working(3) == alone  # heads do not divide, which is told when the model is loaded
+
+
 def test_weights_are_kept_in_fewer_bits(model_folder: Path) -> None:
     for weights in WEIGHTS[1:]:
         transformer = load_pipeline(model_folder, memory=MemoryMode(weights=weights)).transformer

@@ -18,6 +18,7 @@ from mask2dit.footprint import Footprint, footprint
 from mask2dit.framewise import use_framewise_convolutions
 from mask2dit.latents import decode_latents, use_tiles
 from mask2dit.scene_layout import SceneLayout
+from mask2dit.sequence_parallel import SequenceParallel
 from mask2dit.step_caches import read_step_cache, tensors_of
 from mask2dit.text import encode_tokens
 from mask2dit.video_shape import VideoShape
@@ -84,16 +85,22 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a denoising keeps from step to step, in each of so many guidance branches.
+    """What a denoising keeps from step to step, in each of so many guidance branches, and by how many processes it is done.
 
     `context_frames`: latent frames of known scenes whose keys and values are kept, under a plan that allows it. `step_cache`: its name.
-    `processes`: among which all of it is shared out.
+    `processes`: among which all of it is shared out, and what is made on the way where several have one branch.
     """
 
     branches: int = 1
     context_frames: int = 0
     step_cache: str | None = None
     processes: int = 1
+
+    @property
+    def processes_of_branch(self) -> int:
+        """Among how many one sequence is shared out."""
+        side_by_side = self.branches if self.processes % self.branches == 0 else 1
+        return self.processes // side_by_side
 
     def num_bytes(self, transformer: Any, layout: SceneLayout, frames: int) -> int:
         """In the transformer's number format, for `frames` latent frames of all scenes."""
@@ -248,6 +255,8 @@ def count_needs(
         timestep = torch.empty(1, layout.num_scenes)
         tokens = torch.zeros(1, length, dtype=torch.long)
         scene = torch.empty(max(frames), config.in_channels, height, width, dtype=dtype)
+    if (each := kept.processes_of_branch) > 1 and config.num_attention_heads % each == 0:
+        transformer.take_share(SequenceParallel(None, 0, each))
     text = None
     if text_encoder is not None:
         encoder = text_encoder.to(dtype)

@@ -71,8 +71,9 @@ class SequenceParallel:
         """Rows of dim 0: `sent` of them to each process, `received` from each."""
         if torch.is_grad_enabled() and states.requires_grad:
             raise InputError("several devices: got gradients to compute, expected torch.no_grad(); train with fsdp, one sample a device")
-        made = states.new_empty((sum(received), *states.shape[1:]))
-        dist.all_to_all_single(made, states.contiguous(), received, sent, group=self.group)
+        made, sending = states.new_empty((sum(received), *states.shape[1:])), states.contiguous()
+        if not states.is_meta:  # there, what is made is only counted
+            dist.all_to_all_single(made, sending, received, sent, group=self.group)
         return made
 
 

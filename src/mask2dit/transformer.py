@@ -217,9 +217,13 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
 
         Raises InputError where the heads do not divide by the processes.
         """
-        self._sequence = SequenceParallel.join(self.config.num_attention_heads, group)
+        self.take_share(SequenceParallel.join(self.config.num_attention_heads, group))
+
+    def take_share(self, sequence: SequenceParallel) -> None:
+        """Hold this process's tokens of a sequence, and in attention its heads."""
+        self._sequence = sequence
         for attention in self._attentions():
-            attention.sequence = self._sequence
+            attention.sequence = sequence
 
     def enable_parallelism(self, *, config: Any, cp_plan: Any = None) -> None:
         """Diffusers' way to ask for it: a ContextParallelConfig with a ulysses_degree, and maybe a mesh, becomes `share_sequence`.
