@@ -67,7 +67,9 @@ from mask2dit.cli.main import app
 try:
     app(sys.argv[1:], standalone_mode=False)
 finally:
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 2**20
+    status = open("/proc/self/status").read().splitlines()  # not ru_maxrss: after fork and exec it begins with the parent's
+    own = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    peak = max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20
     several = collections.Counter(counts.values())
     print("RESULT", json.dumps({"seconds": time.perf_counter() - began, "steps": steps, "peak_gib": peak, "decoded": several}))
 """

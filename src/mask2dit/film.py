@@ -20,6 +20,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 COMFORTABLE_HEIGHT = 480  # pixels; smaller films are enlarged to at least this
 LARGEST_SCALE = 64
 PICTURES_PER_ROW = 5
+SHEET_WIDTH, SHEET_WIDTH_UPRIGHT = 256, 168  # of a picture, at most
 PREVIEW_WIDTH = 480
 PREVIEW_FRAMES = 240  # more would not fit into the preview's bytes at a size worth watching
 PREVIEW_BYTES = 2_000_000
@@ -116,8 +117,18 @@ def _sizes(rows: Sequence[SheetRow]) -> _SheetSizes:
     height, width, _ = rows[0].pictures[0].shape
     # The largest pictures that keep the whole sheet under _SHEET_PIXELS, between a stamp and a comfortable size.
     across = math.sqrt(_SHEET_PIXELS * width / (len(rows) * height * PICTURES_PER_ROW))
-    across = min(max(96, round(across * 0.7)), 256 if width >= height else 168)
+    across = min(max(96, round(across * 0.7)), _sheet_width(width, height))
     return _SheetSizes(picture=(across, max(1, round(across * height / width))), caption_lines=3 if len(rows) <= 60 else 1)
+
+
+def sheet_picture(frame: Frame) -> Frame:
+    """A frame as the contact sheet needs it: all scenes' are held till the end."""
+    height, width, _ = frame.shape
+    return np.asarray(_narrowed(Image.fromarray(frame), _sheet_width(width, height)))
+
+
+def _sheet_width(width: int, height: int) -> int:
+    return SHEET_WIDTH if width >= height else SHEET_WIDTH_UPRIGHT
 
 
 def _draw_row(sheet: Image.Image, top: int, number: int, row: SheetRow, caption: Sequence[str], sizes: _SheetSizes) -> None:

@@ -102,7 +102,9 @@ def test_every_variant_and_number_of_scenes_is_measured_with_fewer_blocks() -> N
     assert steps.seconds(case, "merged") == pytest.approx(outside.median + 3 * (part - outside.median))
     assert steps.seconds(case, f"merged, {CACHED}") == case.variants[f"merged, {CACHED}"].median
     assert [each.scenes for each in steps.scaling] == [1, 2] and steps.growth(steps.scaling[0]) is None
-    assert all(each.outside and each.times and sum(each.times.shares.values()) == pytest.approx(1) for each in steps.scaling)
+    for each in steps.scaling:
+        assert each.outside and each.times and sum(each.times.shares.values()) == pytest.approx(1)
+        assert each.times.attention + each.times.linear + each.times.rest == pytest.approx(steps.seconds(each, "merged"))
     assert case.flop == steps.scaling[1].flop == step_flop(chosen, 2)  # of a whole step
 
 
@@ -116,7 +118,7 @@ def test_what_there_is_no_time_for_is_told() -> None:
     assert all("left out" in (case.variants["merged"].problem or "") for case in steps.scaling)
     cases: list[AttentionCase] = []
     measure_attention(settings(seconds=(0.0, 0.0, 0.0)), 1e12, Silent(), cases)
-    assert [(case.scenes, case.problem) for case in cases] == [(1, "left out: about 0 s"), (2, "left out: about 0 s")]
+    assert [case.scenes for case in cases] == [1, 2] and all((case.problem or "").startswith("left out: about ") for case in cases)
 
 
 def test_attention_in_both_directions() -> None:
@@ -153,7 +155,7 @@ def test_goals_of_a_whole_step_are_those_of_a_gpu() -> None:
     seconds = {"merged": 2.0, f"merged, {COMPILED}": 1.0, f"merged, {CACHED}": 0.1, UNMASKED: 0.8, BOOLEAN_MASK: 4.0, NFOLD_COPY: 3.0}
     variants = {name: Measured((taken,), peak_bytes=int(10 * taken)) for name, taken in seconds.items()}
     steps = [Steps("merged", 42, 42, comparison=StepCase(3, 10, 10, variants))]
-    chosen = settings(backends=("merged", "_flash_3"))
+    chosen = settings(backends=("merged", "_flash_3"), rounds=5)
     on_cpu = {goal.name for goal in goals(Results(chosen, steps=steps))}
     on_gpu = replace(chosen, device=torch.device("cuda"), size=replace(chosen.size, name="5b"))
 
@@ -175,6 +177,8 @@ def test_goals_of_a_whole_step_are_those_of_a_gpu() -> None:
     assert fast["speed of a step, merged over unmasked"] == (0.4, False)  # of what stock torch has, on both sides
     assert fast[f"{film}, _flash_3"] == (pytest.approx(90), True) and f"{film}, {compiled}" in fast
     assert all(each == (None, None) for each in found({}).values()) and len(found({})) == 6  # none goes missing
+    on_gpu = replace(on_gpu, rounds=4)  # too few for ratios of times, enough for memory
+    assert [name for name, (_, holds) in found(variants).items() if holds is not None] == ["peak of a step, merged over n-fold copy"]
 
 
 def test_a_gpu_has_the_time_for_what_the_goals_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mask2dit.benchmarking.forms import UNMASKED, extra_bytes, forget_mask, make_processor, num_pairs
-from mask2dit.benchmarking.measuring import AGAIN, Call, Measured, Progress, fastest, measure, noise_of
+from mask2dit.benchmarking.measuring import AGAIN, Call, Measured, Progress, fastest, left_out, measure, noise_of
 from mask2dit.benchmarking.settings import PLAN, ROOM, Settings, free_bytes
 from mask2dit.memory import gib
 from mask2dit.plans import AttentionPattern, get_plan
@@ -65,7 +65,7 @@ def measure_attention(settings: Settings, rate: float, progress: Progress, found
             case, pattern = _case(settings, scenes, direction)
             taking = case.unmasked_flop / speed * len(settings.forms) * (settings.rounds + 2)
             if taking > left:
-                found.append(replace(case, problem=f"left out: about {taking:.0f} s"))
+                found.append(replace(case, problem=left_out(taking, settings.seconds[0])))
                 continue
             case = _measured_case(settings, case, pattern, progress)
             found.append(case)

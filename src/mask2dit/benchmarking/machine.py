@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import psutil
 import torch
 from torch.nn.functional import linear
 
-from mask2dit.benchmarking.measuring import Progress, median_seconds, uses_processor_time
+from mask2dit.benchmarking.measuring import Progress, median_seconds, seconds_of, uses_processor_time
 from mask2dit.errors import is_out_of_memory
 
-MOST_TOKENS = 16384  # of the matrix product
+MOST_TOKENS = 16384  # of a matrix product
+SQUARES = (512, 1024, 2048)  # widths of products beside those of the model's feed-forward
 COPIED_BYTES = {"cpu": 2**27, "cuda": 2**30}  # of the copy: far more than caches hold
 SPREAD = 0.05  # of random numbers: nothing overflows, and nothing is so small that the processor slows down
 LONG = 0.05  # seconds of a product that is long enough to tell the rate
@@ -43,10 +45,10 @@ class Machine:
 
 
 def describe_machine(device: torch.device, dtype: torch.dtype, width: int, rounds: int, progress: Progress) -> Machine:
-    """Measure the rates; width: of the model, whose feed-forward layer is the matrix product."""
+    """Measure the rates; width: of the model, whose feed-forward is among the matrix products."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     progress.start("machine", 2)
-    matmul = _matmul_rate(device, dtype, width, rounds)
+    matmul = matmul_rate(device, dtype, width, rounds)
     progress.step()
     copy = _copy_rate(device, rounds)
     progress.step()
@@ -71,15 +73,20 @@ def describe_machine(device: torch.device, dtype: torch.dtype, width: int, round
 
 
 @torch.no_grad()
-def _matmul_rate(device: torch.device, dtype: torch.dtype, width: int, rounds: int) -> float:
-    """FLOP per second of the first linear layer of a block's feed-forward, with enough tokens."""
-    weight = torch.empty(4 * width, width, device=device, dtype=dtype).uniform_(-SPREAD, SPREAD)
+def matmul_rate(device: torch.device, dtype: torch.dtype, width: int, rounds: int) -> float:
+    """FLOP per second of matrix products at their best: of the feed-forward's two and of square ones, with enough tokens, the fastest."""
+    shapes = ((4 * width, width), (width, 4 * width), *((square, square) for square in SQUARES))
+    return max(_product_rate(device, dtype, shape, rounds) for shape in shapes)
+
+
+def _product_rate(device: torch.device, dtype: torch.dtype, shape: Sequence[int], rounds: int) -> float:
+    weight = torch.empty(*shape, device=device, dtype=dtype).uniform_(-SPREAD, SPREAD)
     count = 256
     while True:
-        tokens = torch.empty(count, width, device=device, dtype=dtype).uniform_(-SPREAD, SPREAD)
+        tokens = torch.empty(count, shape[1], device=device, dtype=dtype).uniform_(-SPREAD, SPREAD)
         once = median_seconds(lambda tokens=tokens: linear(tokens, weight), device, 1)  # type: ignore[misc]
         if once >= LONG or count >= MOST_TOKENS:
-            return 2 * count * weight.numel() / median_seconds(lambda tokens=tokens: linear(tokens, weight), device, rounds)  # type: ignore[misc]
+            return 2 * count * weight.numel() / min(seconds_of(lambda tokens=tokens: linear(tokens, weight), device, rounds))  # type: ignore[misc]
         count *= 2
 
 

@@ -169,11 +169,21 @@ def uses_processor_time(device: torch.device) -> bool:
     return device.type == "cpu" and torch.get_num_threads() == 1
 
 
-def median_seconds(call: Call, device: torch.device, rounds: int) -> float:
-    """Of a call, once it has been made."""
+def left_out(taking: float, limit: float) -> str:
+    """Why something was not measured."""
+    return f"left out: about {taking:.2g} s, where all may take {limit:.0f}; take fewer --rounds or --scenes, or leave out --quick"
+
+
+def seconds_of(call: Call, device: torch.device, rounds: int) -> list[float]:
+    """Of a call, once it has been made, in each round."""
     call()
     repeats = max(1, min(MOST_REPEATS, ceil(LONG_ENOUGH / max(_seconds(call, device), 1e-9))))
-    return median(_seconds(call, device, repeats) for _ in range(rounds))
+    return [_seconds(call, device, repeats) for _ in range(rounds)]
+
+
+def median_seconds(call: Call, device: torch.device, rounds: int) -> float:
+    """Of a call, once it has been made."""
+    return median(seconds_of(call, device, rounds))
 
 
 def synchronize(device: torch.device) -> None:

@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from statistics import median
 from typing import Any
 
 import torch
@@ -27,6 +28,10 @@ class Times:
         pairs = ((self.attention, outside.attention), (self.linear, outside.linear), (self.rest, outside.rest))
         return Times(*(least + max(0.0, whole - least) * factor for whole, least in pairs))
 
+    def within(self, seconds: float) -> "Times":
+        """The same shares of a whole that was measured otherwise."""
+        return Times(**{kind: share * seconds for kind, share in self.shares.items()})
+
     @property
     def shares(self) -> dict[str, float]:
         """Of the whole."""
@@ -34,8 +39,13 @@ class Times:
         return {"attention": self.attention / whole, "linear": self.linear / whole, "rest": self.rest / whole} if whole else {}
 
 
-def profiled(call: Callable[[], Any], device: torch.device) -> Times:
-    """Of one call, which was made before. On CUDA, of the device."""
+def profiled(call: Callable[[], Any], device: torch.device, rounds: int) -> Times:
+    """Medians over the rounds, of a call that was made before. On CUDA, of the device."""
+    found = [_profiled(call, device) for _ in range(rounds)]
+    return Times(*(median(getattr(each, kind.name) for each in found) for kind in fields(Times)))
+
+
+def _profiled(call: Callable[[], Any], device: torch.device) -> Times:
     is_cuda = device.type == "cuda"
     with _silent(), profile(activities=[ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if is_cuda else [])) as record:
         call()

@@ -8,11 +8,13 @@ from mask2dit.amounts import duration
 from mask2dit.benchmarking.attention_cases import AttentionCase
 from mask2dit.benchmarking.exactness import Error
 from mask2dit.benchmarking.results import Results, goals
+from mask2dit.benchmarking.settings import ROUNDS
 from mask2dit.benchmarking.steps import StepCase, Steps
 from mask2dit.memory import gib
 
 NONE = "–"
 VERDICTS = {True: "holds", False: "[red]falls short[/red]", None: "not all measured"}
+FEW_ROUNDS = f"less than {ROUNDS} rounds"
 NOISY = 1.1  # between two measurements of the same
 BUSY = 0.5  # processes that wanted a core, for each core
 
@@ -38,7 +40,8 @@ def report(results: Results) -> Iterator[Table | str]:
         for goal in found:
             words, value = f"{'≤' if goal.is_most else '≥'} {goal.goal:g}", NONE if goal.value is None else f"{goal.value:.3g}"
             place = ", not at ".join(filter(None, (goal.place, " and ".join(map(str, goal.missing)))))
-            table.add_row(goal.name, place, value, words, VERDICTS[goal.holds])
+            verdict = FEW_ROUNDS if goal.has_few_rounds and goal.value is not None else VERDICTS[goal.holds]
+            table.add_row(goal.name, place, value, words, verdict)
         yield table
 
 
@@ -50,14 +53,14 @@ def _machine(results: Results) -> Iterator[str]:
     yield f"{where} · torch {machine.torch}, {machine.threads} of {machine.cores} cores · {machine.dtype}"
     rates = f"matrix products {_rate(machine.matmul_flop_per_second)}, copies {machine.copied_bytes_per_second / 1e9:.3g} GB/s"
     yield f"at its best here and now: {rates}"
-    if machine.load is not None and machine.load > BUSY * machine.cores and machine.clock != "processor":
+    if machine.load is not None and machine.load > BUSY * machine.cores:
         yield f"[red]the machine was busy: {machine.load:g} processes wanted a core; close other programs and measure again[/red]"
     noise = max((each for each in _noise(results) if each is not None), default=None)
     if noise is not None:
         words = f"two measurements of the same differ by {noise - 1:.0%} at most"
         yield f"[red]{words}: ratios say no more than that[/red]" if noise > NOISY else words
     if machine.clock == "processor":
-        yield "seconds are those of the processor: what other programs took of it is not in them"
+        yield "seconds are those of the processor: what other programs took of it is not in them, but caches and its pace are shared"
     for name, why in settings.absent.items():
         yield f"{name}: not measured ({why.partition(';')[0]})"
 
@@ -152,7 +155,7 @@ def _scaling(steps: Steps) -> Table:
             continue
         found, shares = case.times, case.times.shares if case.times else {}
         parts = [f"{seconds(getattr(found, kind))}, {share:.0%}" for kind, share in shares.items()] or [NONE] * 3
-        least = (seconds(case.floor.attention), seconds(case.floor.linear))
+        least = (seconds(steps.floor(case).attention), seconds(steps.floor(case).linear))
         table.add_row(
             f"{case.scenes}", seconds(taken), f"{growth:.2f}" if growth else NONE, parts[0], least[0], parts[1], least[1], parts[2]
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mask2dit.benchmarking.forms import BOOLEAN_MASK, COMPARED, NFOLD_COPY, UNMASKED, extra_bytes, forget_mask
-from mask2dit.benchmarking.measuring import AGAIN, Call, Measured, Progress, describe, measure, median_seconds, noise_of
+from mask2dit.benchmarking.measuring import AGAIN, Call, Measured, Progress, describe, left_out, measure, median_seconds, noise_of
 from mask2dit.benchmarking.networks import (
     CACHED,
     COMPILED,
@@ -46,8 +46,8 @@ class StepCase:
     """What a whole step of the main variant goes into."""
     again: Measured = field(default_factory=Measured)
     """The main variant once more, in the same rounds: what is between the two is noise."""
-    floor: Times = field(default_factory=Times)
-    """The least that arithmetic of attention and of linear layers takes, at the speed of the machine's matrix products."""
+    attention_flop: int = 0
+    linear_flop: int = 0
 
 
 @dataclass(slots=True)
@@ -80,6 +80,10 @@ class Steps:
         is_other = CACHED in variant or variant.startswith(UNMASKED)
         return None if taken is None or is_other or not self.rate else case.flop / self.rate / taken
 
+    def floor(self, case: StepCase) -> Times:
+        """The least that arithmetic of attention and of linear layers takes, at the speed of the machine's matrix products."""
+        return Times(case.attention_flop / self.rate, case.linear_flop / self.rate) if self.rate else Times()
+
     def noise(self, case: StepCase) -> float | None:
         """How far two measurements of the main variant are from each other: 1.05 is 5 per cent."""
         return noise_of(case.again, case.variants.get(self.main))
@@ -105,7 +109,7 @@ def measure_steps(settings: Settings, rate: float, progress: Progress, found: li
 
 def _compare(settings: Settings, steps: Steps, network: Any, progress: Progress) -> None:
     """All variants that the time is enough for, of the number of scenes that was asked for."""
-    case = _case(settings, settings.scenes, steps.rate)
+    case = _case(settings, settings.scenes)
     main = variant_of(network, settings, steps.main)
     calls: dict[str, Call] = {steps.main: step_call(settings, main, settings.scenes)}
     if steps.measured_blocks < steps.blocks:
@@ -144,7 +148,7 @@ def _problem_of(settings: Settings, name: str, others: int, once: float) -> str 
     """Why a variant is left out."""
     taking = once * (settings.rounds + 1)
     if taking * (others + 1) > settings.seconds[1]:
-        return f"left out: about {taking:.0f} s"
+        return left_out(taking, settings.seconds[1])
     config = settings.model_config
     token = config["num_attention_heads"] * config["attention_head_dim"] * settings.dtype.itemsize
     pattern = get_plan(PLAN).pattern(settings.shape(settings.scenes).layout(config["max_text_seq_length"]))
@@ -160,12 +164,12 @@ def _scale(settings: Settings, steps: Steps, network: Any, progress: Progress) -
     speed = _speed(steps)
     cases, calls, left = [], {}, settings.seconds[2]
     for scenes in settings.scene_counts:
-        case = _case(settings, scenes, steps.rate)
+        case = _case(settings, scenes)
         cases.append(case)
         taking = step_flop(settings, scenes, steps.measured_blocks) / speed * (settings.rounds + 1)
         needed, free = step_bytes(settings, scenes, 1), free_bytes(settings.device)
         if taking > left:
-            case.variants[steps.main] = Measured(problem=f"left out: about {taking:.0f} s")
+            case.variants[steps.main] = Measured(problem=left_out(taking, settings.seconds[2]))
         elif settings.device.type != "cuda" and needed > ROOM * free:  # a CUDA device says so itself
             case.variants[steps.main] = Measured(problem=f"out of memory: takes about {gib(needed, up=True)}, {gib(free)} is free")
         else:
@@ -178,8 +182,10 @@ def _scale(settings: Settings, steps: Steps, network: Any, progress: Progress) -
         if name in made:
             case.variants[steps.main], case.outside = made[name], made.get(f"{name}, {OUTSIDE}")
             if made[name].seconds:
-                outside = profiled(bare[f"{name}, {OUTSIDE}"], settings.device) if is_part else Times()
-                case.times = profiled(calls[name], settings.device).scaled(outside, steps.blocks / steps.measured_blocks)
+                rounds = settings.rounds if (made[name].median or 0.0) < SHORT else 1
+                outside = profiled(bare[f"{name}, {OUTSIDE}"], settings.device, rounds) if is_part else Times()
+                found = profiled(calls[name], settings.device, rounds).scaled(outside, steps.blocks / steps.measured_blocks)
+                case.times = found.within(steps.seconds(case, steps.main) or 0.0)
         steps.scaling.append(case)
 
 
@@ -198,8 +204,7 @@ def _measured(settings: Settings, calls: Mapping[str, Call], progress: Progress,
     return made
 
 
-def _case(settings: Settings, scenes: int, rate: float) -> StepCase:
+def _case(settings: Settings, scenes: int) -> StepCase:
     layout = settings.shape(scenes).layout(settings.model_config["max_text_seq_length"])
     counted = step_footprint(settings, scenes)
-    floor = Times(counted.attention_flop / rate, counted.linear_flop / rate) if rate else Times()
-    return StepCase(scenes, layout.num_tokens, counted.flop, floor=floor)
+    return StepCase(scenes, layout.num_tokens, counted.flop, attention_flop=counted.attention_flop, linear_flop=counted.linear_flop)

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from mask2dit import film
@@ -29,7 +28,7 @@ def join(folder: FilmFolder, record: FilmRecord, step_done: Callable[[], None], 
     def frames() -> Iterator[Frame]:
         for number, scene in record.shown:
             seen = read_video(folder.scene_video(number), record.made_with.fps)
-            pictures = [np.asarray(film.preview_frame(frame)) for frame in film.pick(seen)]  # small: all scenes' are held till the end
+            pictures = [film.sheet_picture(frame) for frame in film.pick(seen)]
             rows.append(film.SheetRow(pictures, scene.inputs.caption, _note(record, scene), number))
             preview.extend(film.preview_frame(frame) for frame in seen[::step])
             yield from seen
