@@ -13,7 +13,7 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -83,30 +83,34 @@ def make(pipeline: Mask2DiTPipeline, judge: Judge, seed: int, options: Mapping[s
 
 
 def compared(seeds: range) -> dict[str, dict[str, Any]]:
-    """Every way over all stories."""
+    """Every way over all stories; each story in all ways, one after the other, for the machine's pace changes with the hour."""
     pipeline, judge = load_pipeline(), load_judge()
-    rows: dict[str, dict[str, Any]] = {}
     make(pipeline, judge, seeds[0], {"num_inference_steps": 2})  # what is done once is in nobody's time
-    base: dict[int, Made] = {}
+    films: dict[str, list[Made]] = {name: [] for name in WAYS}
     began = time.monotonic()
-    for done, (name, options) in enumerate(WAYS.items(), 1):
-        found: dict[str, list[float]] = {"distance": [], "calls": [], "time": []}
-        shares: dict[str, list[tuple[float, float]]] = {}
-        for seed in seeds:
-            made = make(pipeline, judge, seed, options)
-            true = base.setdefault(seed, made)
-            found["distance"].append(float((made.latents - true.latents).square().mean().sqrt() / true.latents.std()))
-            found["calls"].append(made.calls / true.calls)
-            found["time"].append(made.seconds / true.seconds)
-            for answer, share in made.answers.items():
-                shares.setdefault(answer, []).append((share, true.answers[answer]))
-        rows[name] = {measure: {"value": median(each)} for measure, each in found.items()}
-        for answer, pairs in shares.items():
-            mine, theirs = zip(*pairs, strict=True)
-            differing = {"difference": (sum(mine) - sum(theirs)) / len(mine), "difference interval": paired_interval(mine, theirs)}
-            rows[name][answer] = {"value": sum(mine) / len(mine), "interval": mean_interval(mine)} | differing
-        print(f"{name}: {done} of {len(WAYS)}, {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
-    return rows
+    for done, seed in enumerate(seeds, 1):
+        for name, options in WAYS.items():
+            films[name].append(make(pipeline, judge, seed, options))
+        print(f"{done} of {len(seeds)} stories, {(time.monotonic() - began) / 60:.1f} minutes", file=sys.stderr)
+    base = next(iter(films.values()))
+    return {name: row_of(made, base) for name, made in films.items()}
+
+
+def row_of(films: Sequence[Made], base: Sequence[Made]) -> dict[str, Any]:
+    """How far a way is from the first one: medians over stories of what is a ratio, means of what the judge says."""
+    pairs = list(zip(films, base, strict=True))
+    ratios = {
+        "distance": [float((made.latents - true.latents).square().mean().sqrt() / true.latents.std()) for made, true in pairs],
+        "calls": [made.calls / true.calls for made, true in pairs],
+        "time": [made.seconds / true.seconds for made, true in pairs],
+    }
+    row: dict[str, Any] = {measure: {"value": median(each)} for measure, each in ratios.items()}
+    for answer in {answer: None for made in films for answer in made.answers}:
+        both = [(made.answers[answer], true.answers[answer]) for made, true in pairs if answer in made.answers]
+        mine, theirs = zip(*both, strict=True)
+        differing = {"difference": (sum(mine) - sum(theirs)) / len(mine), "difference interval": paired_interval(mine, theirs)}
+        row[answer] = {"value": sum(mine) / len(mine), "interval": mean_interval(mine)} | differing
+    return row
 
 
 def main(arguments: list[str] | None = None) -> None:
