@@ -1,6 +1,6 @@
 """Memory by mode and by number of scenes, measured, beside what is counted; and what each graphics card can make, by estimate.
 
-    python benchmarks/memory.py [--rounds 3] [--block-scenes 3] [--out benchmarks/results/memory.json]
+    python benchmarks/memory.py [--rounds 5] [--block-scenes 3] [--out benchmarks/results/memory.json]
     python benchmarks/memory.py --cards                # the table of the README
     python benchmarks/memory.py --gpu 12GiB 24GiB      # 5B with random weights under a limit; needs CUDA
 
@@ -56,7 +56,7 @@ STEPS, BRANCHES = 50, 2
 def main() -> None:
     """Measure, print tables, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--block-scenes", type=int, default=3, help="of the block at 5B's width; 0 leaves it out")
     parser.add_argument("--block-frames", type=int, default=49)
