@@ -1,11 +1,14 @@
 """`mask2dit bench`: a whole run at tiny sizes, and its mistakes."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
+
+from mask2dit.benchmarking import Results
 
 Command = Callable[..., Result]
 
@@ -47,3 +50,19 @@ def test_mistakes_are_one_line(options: str, words: str, command: Command) -> No
     assert result.exit_code == 2 and words in result.stderr
     assert result.stdout == "" and result.stderr.count("\n") == 1
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_missing_plots_are_told_before_measuring(is_there: bool, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_there:
+        pytest.importorskip("matplotlib")
+    else:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Results, "measure", interrupted)
+    result = command("bench", "--quick", "--device", "cpu")
+    assert ("note: matplotlib: not found" in result.stderr) is not is_there
+    assert ("for plots: pip install 'mask2dit[bench]'" in result.stderr) is not is_there

@@ -1,5 +1,6 @@
 """`mask2dit bench`: how fast this machine computes films of several scenes, and by which form of attention."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +53,7 @@ def bench(
     with shown_notes() as console:
         place, numbers = options.checked_machine(None, "plain", device, dtype)
         from mask2dit.benchmarking import Results, check_output, check_room, choose_settings, free_bytes
+        from mask2dit.benchmarking.plots import REMEDY, can_plot
 
         settings = choose_settings(
             size,
@@ -69,6 +71,8 @@ def bench(
         )
         check_room(settings, free_bytes(place))
         check_output(output)
+        if not can_plot():
+            warnings.warn(f"matplotlib: not found, so there will be tables and JSON alone; {REMEDY}", stacklevel=1)
         results = Results(settings)
         try:
             with shown_progress(console) as progress:
