@@ -26,8 +26,9 @@ class EndpointError(Mask2DiTError, ConnectionError):
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """What another library's error says, in one line of at most `limit` characters."""
-    return " ".join(str(error).split())[:limit]
+    """What another library's error says, in one line of at most `limit` characters; the end of a longer one is left out."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= limit else f"{words[: limit - 1].rstrip()}…"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

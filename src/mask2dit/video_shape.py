@@ -72,7 +72,8 @@ class VideoShape:
     def words(self) -> str:
         """What it is, for a person."""
         counts, many = " and ".join(map(str, sorted(set(self.num_frames)))), "s" * (len(self.num_frames) > 1)
-        return f"{len(self.num_frames)} scene{many} of {counts} frames at {self.height} × {self.width}"
+        frames = "frame" if counts == "1" else "frames"
+        return f"{len(self.num_frames)} scene{many} of {counts} {frames} at {self.height} × {self.width}"
 
     def largest(self, count: int) -> Self:
         """The shape of the longest `count` scenes: as much as a call with so many can be."""
