@@ -110,6 +110,7 @@ def test_outside_of_the_interval_it_is_the_captioned_prediction_alone(pipeline: 
         ),
         ({"guidance_interval": (0.0, 1.5)}, "guidance interval: got 0-1.5"),
         ({"guidance_interval": (float("nan"), 1.0)}, "guidance interval: got nan-1"),
+        ({"step_cache": 3}, "step cache: got 3, expected first-block:0.05 or pyramid:2"),
         ({"step_cache": "magic"}, "step cache: got 'magic', expected first-block:0.05 or pyramid:2, with another number or without"),
         ({"step_cache": "pyramid:1.5"}, "step cache: got 'pyramid:1.5', expected a whole number of at least 1 behind pyramid"),
         ({"step_cache": "first-block:-1"}, "expected a number of at least 0 behind first-block"),

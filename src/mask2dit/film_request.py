@@ -63,10 +63,23 @@ class Shortcuts:
         return start <= step / num_steps < end
 
 
+def check_interval_matters(interval: tuple[float, float] | None, is_guided: bool) -> None:
+    """Raise InputError for a guidance interval where no scene is guided."""
+    if interval is not None and not is_guided:
+        raise InputError(
+            f"guidance interval: got {_written(interval)} and no scene with guidance above 1, expected one at least; raise guidance, or "
+            "leave the interval out"
+        )
+
+
+def _written(interval: tuple[float, float]) -> str:
+    return "-".join(f"{each:g}" for each in interval)
+
+
 def _check_interval(interval: tuple[float, float]) -> None:
     if len(interval) != 2 or not 0 <= interval[0] < interval[1] <= 1:
         raise InputError(
-            f"guidance interval: got {'-'.join(f'{each:g}' for each in interval)}, expected two shares of the run from 0 to 1, the smaller "
+            f"guidance interval: got {_written(interval)}, expected two shares of the run from 0 to 1, the smaller "
             "one first; use for example 0.0-0.6"
         )
 

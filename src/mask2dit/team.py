@@ -86,7 +86,7 @@ class Team:
     def sent(self, message: tuple[Any, ...]) -> Iterator[None]:
         """What all do together after the leader's message; where it fails for the leader, the others are not listening any more."""
         self.listening = False
-        with ends_together():
+        with ends_together(self.led):
             dist.broadcast_object_list([message], src=0, group=self.control)
         yield
         self.listening = True
@@ -94,14 +94,14 @@ class Team:
     def receive(self) -> tuple[Any, ...]:
         """What the leader sent."""
         box: list[Any] = [None]
-        with ends_together():
+        with ends_together(self.led):
             dist.broadcast_object_list(box, src=0, group=self.control)
         return tuple(box[0])
 
     def gather(self, own: Any) -> list[Any]:
         """What every process has to say, by rank."""
         said: list[Any] = [None] * self.size
-        with ends_together():
+        with ends_together(self.led):
             dist.all_gather_object(said, own, group=self.control)
         return said
 
@@ -161,7 +161,7 @@ class TeamPredictor(Predictor):
 
     def _together(self, scenes: Sequence[Tensor], t: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         team = self._team
-        with ends_together():
+        with ends_together(team.led):
             made = super().joined(scenes, t, [name for index, name in enumerate(names) if index % team.branches == team.branch])
             return {name: self._shared(made.get(name), scenes[0], index % team.branches) for index, name in enumerate(names)}
 
@@ -195,8 +195,9 @@ def follow(transformer: Mask2DiTTransformer3DModel, team: Team) -> tuple[Any, ..
 
 
 @contextmanager
-def ends_together() -> Iterator[None]:
-    """Say in words that another process is gone, or what else is wrong between them."""
+def ends_together(led: bool) -> Iterator[None]:
+    """Say in words that another process is gone, or what else is wrong between them. led: a command's, which has written what is made."""
+    rest = f"; {ON_DISK}" if led else ""
     try:
         yield
     except RuntimeError as error:
@@ -204,10 +205,11 @@ def ends_together() -> Iterator[None]:
             raise
         if any(each in str(error) for each in GONE):
             raise Mask2DiTError(
-                f"several devices: another process ended before the film was made; its own message says why; {ON_DISK}"
+                "several devices: another process ended before the film was made; its own message says why, or it was killed, as where "
+                f"memory runs out{rest}"
             ) from error
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error):
-            raise Mask2DiTError(f"several devices: the processes cannot go on together ({one_line(error)}); {ON_DISK}") from error
+            raise Mask2DiTError(f"several devices: the processes cannot go on together ({one_line(error)}){rest}") from error
         raise
 
 

@@ -239,7 +239,11 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
             )
         if not dist.is_initialized() or dist.get_world_size() % degree:
             world = dist.get_world_size() if dist.is_initialized() else 1
-            raise InputError(f"enable_parallelism: got ulysses_degree {degree} for {world} processes, expected a divisor; use torchrun")
+            number = f"{world} process{'es' * (world > 1)}"
+            raise InputError(
+                f"enable_parallelism: got ulysses_degree {degree} for {number}, expected a divisor of their number; start "
+                f"a multiple of {degree} processes, with torchrun"
+            )
         if (mesh := getattr(context, "mesh", None)) is not None:
             if "ulysses" not in (mesh.mesh_dim_names or ()) or mesh["ulysses"].size() != degree:
                 raise InputError(f"enable_parallelism: got {mesh}, expected one with {degree} processes along a dimension named ulysses")

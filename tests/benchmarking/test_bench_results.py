@@ -91,7 +91,10 @@ def test_what_is_written_says_where_and_when(tmp_path: Path) -> None:
     ("asked", "message"),
     [
         ({"size": "7b"}, "--size: got '7b', expected playhouse, 2b or 5b"),
-        ({"backends": ["fast"]}, "--backend: got 'fast', expected grouped, merged, flex, or a kernel of diffusers: "),
+        (
+            {"backends": ["fast"]},
+            "--backend: got 'fast', expected grouped, merged, flex, or a kernel of diffusers, such as _flash_3_hub; leave it out",
+        ),
         ({"backends": ["flex"]}, "--backend: got flex, which does not work on cpu"),
         ({"height": 63}, "height: got 63"),
     ],

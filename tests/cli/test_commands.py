@@ -12,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from typer.testing import Result
 
 from mask2dit import __version__
+from mask2dit.cli.main import app
+from mask2dit.errors import InputError
 from mask2dit.playhouse.captions import unknown_words
 from mask2dit.storyboard import Storyboard
 
@@ -45,6 +48,33 @@ def test_unknown_commands_are_one_line(words: list[str], command: Command) -> No
     result = command(*words)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "mask2dit --help" in result.stderr
+
+
+TOGETHER = ("generate", "remake", "insert", "extend", "train")
+
+
+@pytest.mark.parametrize("name", [each.name for each in app.registered_commands if each.name not in TOGETHER])
+def test_one_process_is_enough_for_all_other_commands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that would do no harm: refused before their options are looked at."""
+    said = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "localhost"}
+    for each, value in said.items():
+        monkeypatch.setenv(each, str(value))
+    (command,) = [each.callback for each in app.registered_commands if each.name == name]
+    with pytest.raises(InputError, match="got 2 processes, expected one for this command; torchrun is for generate"):
+        command()  # type: ignore[misc]
+
+
+def test_a_mistake_is_told_to_torchrun(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the file that it reads, as it takes it to pieces."""
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    for words in (["check", "absent.mp4"], ["words", "--paint"]):
+        line = command(*words).stderr
+        failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(tmp_path / "error.json"))
+        last = str(ChildFailedError("mask2dit", {0: failure})).splitlines()[-2]
+        assert line.startswith("error: ") and last == f"  traceback : {line.removeprefix('error: ').strip()}"
+        assert abs(failure.timestamp - time.time()) < 60
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "absent" / "error.json"))
+    assert command("words", "--paint").exit_code == 2
 
 
 def test_help_is_quick_and_needs_no_torch(tmp_path: Path) -> None:

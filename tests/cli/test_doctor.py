@@ -69,6 +69,12 @@ def test_what_does_not_fit_is_a_problem(command: Command, model_folder: Path) ->
     assert refused.stderr == told.replace("problem: ", "error: ") + "\n"  # in the same words
 
 
+def test_a_plan_is_counted_and_goes_into_the_command(command: Command, model_folder: Path) -> None:
+    result = command("doctor", f"{STORY}; an owl", "--model", model_folder, "--frames", 1, "--plan", "context-blind")
+    assert result.exit_code == 0 and "kept between steps: known scenes" in result.stdout and "context-blind" in result.stdout, result.output
+    assert suggested(result)[-2:] == ["--plan", "context-blind"]
+
+
 def test_a_smaller_window_is_more_calls(command: Command, model_folder: Path) -> None:
     result = command("doctor", STORY, "--model", model_folder, "--frames", 1, "--window", 1)
     assert "note: each scene is made by itself, and knows no others" in result.stdout and "the model was trained on up to" in result.stdout
@@ -108,6 +114,8 @@ MISTAKES = [
     ("--weights heavy", "--weights: got 'heavy', expected plain, bf16, fp8-storage, fp8 or int8"),
     ("--device toaster", "--device: got 'toaster'"),
     ("--dtype int8", "--dtype: got 'int8'"),
+    ("--plan telepathy", "plan: got 'telepathy', expected one of isolated, symmetric"),
+    ("--guidance-interval 0-0.5 --guidance 0.5", "guidance interval: got 0-0.5 and no scene with guidance above 1"),
     ("--steps 0", "--steps"),
     ("--steps 2000", "num_inference_steps: got 2000, expected 1 to 1000"),
     ("--guidance nan", "guidance scale: got nan"),

@@ -134,6 +134,16 @@ def test_a_folder_is_a_storyboard_with_its_options(command: Command, model_folde
     assert [scene["take"] for scene in json.loads(Path("fox/run.json").read_text())["scenes"]] == [1, 2, 1]
 
 
+def test_an_interval_goes_with_any_guided_scene_and_with_a_film_that_has_it(command: Command, model_folder: Path) -> None:
+    story, interval = Path("story.yaml"), ("--guidance", 1, "--guidance-interval", "0-0.5")
+    story.write_text("scenes: [{prompt: a fox, guidance_scale: 3}, {prompt: a bear}]")
+    words = ("generate", story, "-o", "fox", "--model", model_folder, "--frames", 1, "--display-scale", 1, *interval)
+    assert command(*words).exit_code == 0
+    story.write_text("scenes: [{prompt: a fox}, {prompt: a bear}]")
+    again = command(*words)
+    assert again.exit_code == 0 and "Made in" in again.stdout, again.output
+
+
 MISTAKES = [
     ("--steps 0", "--steps"),
     ("--steps abc", "--steps"),
@@ -147,6 +157,10 @@ MISTAKES = [
     ("--solver euler", "solver: got 'euler', expected ddim, dpm++, sde-dpm++, unipc"),
     ("--guidance-interval 0.5", "--guidance-interval: got '0.5', expected two shares"),
     ("--guidance-interval 0.5-0.1", "guidance interval: got 0.5-0.1, expected two shares"),
+    (
+        "--guidance-interval 0-0.5 --guidance 1",
+        "guidance interval: got 0-0.5 and no scene with guidance above 1, expected one at least; raise",
+    ),
     ("--step-cache magic", "step cache: got 'magic', expected first-block:0.05 or pyramid:2"),
     (
         "--step-cache pyramid --compile",

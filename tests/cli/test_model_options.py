@@ -80,6 +80,7 @@ def test_adapters(command: Command, model_folder: Path, tmp_path: Path) -> None:
         (["--memory", "plenty"], "error: --memory: got 'plenty', expected a size such as 12GiB or 900MiB"),
         (["--memory", "5MiB"], "error: memory: got 5 MiB, expected at least 61"),
         (["--weights", "int4"], "error: --weights: got 'int4', expected plain, bf16, fp8-storage, fp8 or int8"),
+        (["--weights", "fp8-storage", "--compile"], "error: --compile: got it with --weights fp8-storage, which become others"),
         (["--revision", "main"], "error: revision: got 'main' with "),
         (["--inp"], "has no input channels beside the latents' 4; leave out --inp"),
         (["--lora", "none"], "error: none: no such file, expected adapters as .safetensors"),

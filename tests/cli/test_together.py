@@ -53,18 +53,23 @@ def test_several_processes_make_one_film(more: tuple[str, ...], words: str, mode
     ("words", "message"),
     [
         ([*command(Path("nowhere"), "film")], "expected a model folder"),
+        (["generate", "--paint"], "No such option: --paint"),
+        (["train", "nowhere.yaml"], "nowhere.yaml: "),
         ([*command(Path("nowhere"), "film", "--device", "toaster")], "--device: got 'toaster'"),
         (["batch", "."], "several devices: got 2 processes, expected one for this command; torchrun is for generate"),
     ],
 )
 def test_mistakes_are_told_once(words: list[str], message: str, tmp_path: Path) -> None:
-    """Also where the first process, which says it, is slow."""
+    """Also where the first process, which says it, is slow; what torchrun prints last says it again."""
     slow = tmp_path / "slow"
     slow.mkdir()
     (slow / "sitecustomize.py").write_text("import os, time\ntime.sleep(2 if os.environ.get('RANK') == '0' else 0)\n")
     ended = run(TEAM, words, tmp_path, PYTHONPATH=os.pathsep.join(filter(None, (str(slow), os.environ.get("PYTHONPATH")))))
     assert ended.returncode != 0
-    assert ended.stderr.count(message) == ended.stderr.count("error: ") == 1, ended.stderr
+    lines = ended.stderr.splitlines()
+    (own,) = [line for line in lines if line.startswith("error: ")]
+    assert message in own and f"traceback : {own.removeprefix('error: ')}" in " ".join(lines), ended.stderr
+    assert ended.stderr.count(message) == 2 and "To enable traceback" not in ended.stderr, ended.stderr
     assert list(tmp_path.iterdir()) == [slow]
 
 
@@ -119,7 +124,8 @@ def test_a_killed_process_ends_the_others_and_nothing_is_lost(model_folder: Path
     follower.send_signal(signal.SIGKILL)
     said = process.communicate(timeout=120)[1]
     assert process.returncode != 0
-    assert "another process ended before the film was made" in said
+    assert "another process ended before the film was made; its own message says why, or it was killed, as where memory runs out" in said
+    assert "what is made is on disk, and the same command goes on from there" in said
     kept = files_in(tmp_path / "film" / "takes")
     assert kept
 

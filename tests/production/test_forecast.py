@@ -14,7 +14,7 @@ import tiny
 from mask2dit.errors import InputError, ModelError
 from mask2dit.film_request import Shortcuts
 from mask2dit.loading import builtin_model, check_film, choose_memory, folder_needs, load_pipeline
-from mask2dit.memory import BASE_BYTES, GIB, MemoryMode, gib
+from mask2dit.memory import BASE_BYTES, GIB, Kept, MemoryMode, gib
 from mask2dit.production import FilmSettings
 from mask2dit.production.descriptions import differing_descriptions
 from mask2dit.production.forecast import Forecast, Room, _choose, forecast
@@ -134,6 +134,28 @@ def test_a_small_model_is_kept_whole_unless_asked(board: Storyboard) -> None:
     found = forecast_of(None, board, Room(limit))
     assert found.choice.mode == MemoryMode()
     assert found.shortage is not None and found.shortage.startswith(f"memory: got {gib(limit)} that are free, expected ")
+
+
+def test_what_a_plan_keeps_from_step_to_step_counts(model_folder: Path) -> None:
+    """Keys and values of two known scenes, in two branches, as the loader counts them; only where a call has known scenes."""
+    subject, five = find_subject(str(model_folder)), Storyboard.from_text("a;b;c;d;e")
+    plain, blind = (forecast(five, subject, ONE_FRAME, ROOM, device=CPU, plan=plan) for plan in (None, "context-blind"))
+    config = subject.networks()[0].config
+    tokens = plain.request.shape.layout(1).video_lengths[0] * 2
+    assert blind.needs.kept_bytes == 2 * 2 * config.num_layers * tokens * config.num_attention_heads * config.attention_head_dim * 4
+    stages = [found.choice.stages["denoising"] for found in (plain, blind)]
+    assert stages[1] - stages[0] == blind.needs.kept_bytes and plain.needs.kept_bytes == 0
+    place = {"device": CPU, "dtype": torch.float32, "shape": blind.request.shape.largest(3), "kept": Kept(2, 2)}
+    assert blind.choice.stages == choose_memory(model_folder, None, **place).stages
+    assert any(line.endswith("kept between steps: known scenes") for line in report(blind))
+    assert row(blind, "plan").startswith("context-blind; known scenes are computed once") and row(plain, "plan") == "symmetric"
+    three = forecast(Storyboard.from_text("a;b;c"), subject, ONE_FRAME, ROOM, device=CPU, plan="context-blind")
+    assert three.needs.kept_bytes == 0 and row(three, "plan") == "context-blind"
+
+
+def test_what_a_step_cache_keeps_is_told(model_folder: Path, board: Storyboard) -> None:
+    found = forecast_of(model_folder, board, settings=FilmSettings(num_frames=1, step_cache="pyramid"))
+    assert found.needs.kept_bytes > 0 and any(line.endswith("kept between steps: pyramid:2") for line in report(found))
 
 
 def test_main_memory_may_be_what_is_too_small(board: Storyboard) -> None:

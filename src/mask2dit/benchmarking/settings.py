@@ -203,8 +203,8 @@ def _find_backends(
     for name in names:
         if name not in BACKENDS and name not in KERNELS:
             raise InputError(
-                f"--backend: got {name!r}, expected {', '.join(BACKENDS)}, or a kernel of diffusers, such as _flash_3_hub; leave it out for "
-                "all that work here"
+                f"--backend: got {name!r}, expected {', '.join(BACKENDS)}, or a kernel of diffusers, such as _flash_3_hub; leave it out "
+                "for all that work here"
             )
         problem = _problem_of(name, device, dtype, head_dim)
         if problem is None:

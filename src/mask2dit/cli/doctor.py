@@ -32,6 +32,7 @@ def doctor(
     weights: options.Weights = "plain",
     device: options.Device = None,
     dtype: options.Dtype = None,
+    plan: options.Plan = None,
 ) -> None:
     """Say what a film will be and what it takes; nothing is made or downloaded.
 
@@ -53,7 +54,7 @@ def doctor(
         place, numbers = options.checked_machine(memory, weights, device, dtype)
         subject = find_subject(model, revision=revision, offline=offline, inp=inp)
         room = Room(*options.memory_room(memory, place), cast("Weights", weights), options.memory_is_asked(memory, weights))
-        found = forecast(board, subject, settings, room, device=place, dtype=numbers)
+        found = forecast(board, subject, settings, room, device=place, dtype=numbers, plan=plan)
     typer.echo("\n".join([*report(found), "", verdict(found)]))
     if found.shortage is None:
         typer.echo(f"{'Then' if found.problems else 'Make it'}:\n  {_generate(**asked)}")

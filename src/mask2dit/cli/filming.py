@@ -48,6 +48,7 @@ class Filming:
 
     def prepare(self, board: "Storyboard", folder: Path, settings: "FilmSettings", directions: "Directions", base: Path) -> "Prepared":
         """Set what is asked beside what is there; raises for a mistake. No weights are read."""
+        from mask2dit.film_request import check_interval_matters
         from mask2dit.loading import check_film
         from mask2dit.model_folder import load_config, model_values
         from mask2dit.production.preparing import assumed_made_with, prepare
@@ -65,6 +66,9 @@ class Filming:
             lambda whole: check_film(self.chosen.folder, whole, **settings.asked()),
             lambda request, earlier: assumed_made_with(request, earlier, self.asked, plan),
         )
+        interval, earlier = settings.guidance_interval, prepared.earlier
+        if earlier is None or earlier.settings.guidance_interval != interval:  # films that have it go on as they are
+            check_interval_matters(interval, prepared.is_guided)
         cache, compiled = prepared.record.made_with.step_cache, self.chosen.computing.compiled
         if cache is not None and prepared.plan.calls:
             check_step_cache(cache, compiled=compiled, shares_sequence=shares_sequence(prepared.is_guided))

@@ -31,7 +31,7 @@ from mask2dit.cli import (
 )
 from mask2dit.cli.machine import wait_briefly
 from mask2dit.cli.quiet import quieten_imports
-from mask2dit.cli.together import alone, in_a_team
+from mask2dit.cli.together import alone, in_a_team, leave_it_to_the_first, tell_torchrun
 from mask2dit.errors import InputError, Mask2DiTError, ModelError, StoryboardError
 
 WELCOME = """mask2dit makes films of several scenes from a storyboard. Type one of these:
@@ -53,6 +53,7 @@ class _Commands(TyperGroup):
         except Exception as error:
             if not hasattr(error, "format_message"):  # typer's own errors; their classes moved between its versions
                 raise
+            leave_it_to_the_first(2)
             status = _fail(f"{error.format_message().rstrip('.')}; see `mask2dit --help`", 2)
         if standalone_mode:
             sys.exit(status if isinstance(status, int) else 0)
@@ -71,7 +72,9 @@ class _Commands(TyperGroup):
 
 
 def _fail(message: str, status: int) -> int:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    line = " ".join(message.split())
+    typer.echo(f"error: {line}", err=True)
+    tell_torchrun(line)
     return status
 
 
@@ -80,19 +83,19 @@ app.command("generate")(in_a_team(generate.generate))
 app.command("batch")(alone(batch.batch))
 app.command("remake")(in_a_team(remake.remake))
 app.command("insert")(in_a_team(insert.insert))
-app.command("skip")(skip.skip)
+app.command("skip")(alone(skip.skip))
 app.command("extend")(in_a_team(extend.extend))
-app.command("doctor")(doctor.doctor)
-app.command("check")(check.check)
+app.command("doctor")(alone(doctor.doctor))
+app.command("check")(alone(check.check))
 app.command("bench")(alone(bench.bench))
 app.command("evaluate")(alone(evaluate.evaluate))
-app.command("storyboard")(storyboard.storyboard)
-app.command("write")(write.write)
-app.command("import")(import_.import_)
-app.command("export")(export.export)
+app.command("storyboard")(alone(storyboard.storyboard))
+app.command("write")(alone(write.write))
+app.command("import")(alone(import_.import_))
+app.command("export")(alone(export.export))
 app.command("curate")(alone(curate.curate))
 app.command("train")(train.train)
-app.command("words")(words.words)
+app.command("words")(alone(words.words))
 
 
 def _show_version(wanted: bool) -> None:

@@ -103,7 +103,7 @@ def chosen_model(asked: "ModelAsked", computing: Computing) -> ModelChoice:
     from mask2dit.loading import find_model, own_dtype
     from mask2dit.model_folder import check_model_folder, load_config
 
-    place, numbers = checked_machine(computing.memory, asked.weights, computing.device, asked.dtype)
+    place, numbers = checked_machine(computing.memory, asked.weights, computing.device, asked.dtype, computing.compiled)
     folder = find_model(asked.model, revision=asked.revision, offline=computing.offline)
     check_model_folder(folder, inp=asked.inp)
     numbers = numbers or own_dtype(folder)
@@ -112,7 +112,9 @@ def chosen_model(asked: "ModelAsked", computing: Computing) -> ModelChoice:
     return ModelChoice(folder, place, numbers, asked.model is None, asked.weights, asked.inp, computing)
 
 
-def checked_machine(memory: str | None, weights: str, device: str | None, dtype: str | None) -> "tuple[torch.device, torch.dtype | None]":
+def checked_machine(
+    memory: str | None, weights: str, device: str | None, dtype: str | None, compiled: bool = False
+) -> "tuple[torch.device, torch.dtype | None]":
     """Check the options that need no model: where to compute, and in what, None for the model's own. Quietens libraries, imports torch."""
     import torch
 
@@ -126,6 +128,11 @@ def checked_machine(memory: str | None, weights: str, device: str | None, dtype:
     use_all_cores()
     if weights not in WEIGHTS:
         raise InputError(f"--weights: got {weights!r}, expected {', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}")
+    if compiled and weights == "fp8-storage":
+        raise InputError(
+            "--compile: got it with --weights fp8-storage, which become others while a block computes, expected one of them; leave it out, "
+            "or use --weights plain or int8"
+        )
     if memory is not None:
         parse_bytes(memory)
     return torch.device(checked_device(device)), checked_dtype(dtype)

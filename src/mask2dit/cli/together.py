@@ -1,13 +1,16 @@
 """Commands under torchrun: those that make films are led by the first process, the others load its model and compute what it sends them."""
 
+import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
@@ -37,7 +40,7 @@ def in_a_team(command: Command) -> Command:
         if not started_together():
             command(**options)
             return
-        with _first_alone_says():
+        with first_alone_says():
             device = _own_device(options.get("device"))
         with _told_when_ended(), _team(device) as team:
             if team.rank:
@@ -53,7 +56,7 @@ def alone(command: Command) -> Command:
 
     @wraps(command)
     def run(**options: Any) -> None:
-        with _first_alone_says():
+        with first_alone_says():
             if count := started_together().get("WORLD_SIZE"):
                 raise InputError(
                     f"several devices: got {count} processes, expected one for this command; torchrun is for generate, remake, insert, "
@@ -136,21 +139,34 @@ def _own_device(name: str | None) -> "torch.device":
 
 
 @contextmanager
-def _first_alone_says() -> Iterator[None]:
+def first_alone_says() -> Iterator[None]:
     """Mistakes that all processes meet alike are told once."""
     try:
         yield
     except InputError:
-        if started_together().get("RANK"):
-            _end_after_the_first(2)
+        leave_it_to_the_first(2)
         raise
+
+
+def leave_it_to_the_first(status: int) -> None:
+    """Of several processes, only the first one goes on from here, and says what is wrong."""
+    if started_together().get("RANK"):
+        _end_after_the_first(status)
+
+
+def tell_torchrun(line: str) -> None:
+    """Why this process ends, for what torchrun prints last of it; else it points to its own page about tracebacks."""
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        said = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with suppress(OSError):
+            Path(file).write_text(json.dumps(said), encoding="utf-8")
 
 
 def _end_after_the_first(status: int) -> NoReturn:
     """End without a word; but not before the first process, which says why: torchrun ends all as soon as one has ended."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(60)
-    raise typer.Exit(status)
+    sys.exit(status)
 
 
 @contextmanager

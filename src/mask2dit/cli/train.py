@@ -27,10 +27,12 @@ def train(
 
     The same command goes on where it stopped. For several devices: `torchrun --nproc-per-node 8 -m mask2dit train …`.
     """
+    from mask2dit.cli.together import first_alone_says
     from mask2dit.training.config import read_recipe
 
     folder = output or _default_run(recipe)
-    settings = read_recipe(recipe, changes or [], folder.parent)
+    with first_alone_says():
+        settings = read_recipe(recipe, changes or [], folder.parent)
     if dry_run:
         from mask2dit.training.estimate import described
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from mask2dit.errors import InputError
-from mask2dit.film_request import FilmRequest, resolve_request
+from mask2dit.film_request import FilmRequest, check_interval_matters, resolve_request
 from mask2dit.latents import use_tiles
 from mask2dit.memory import Choice, MemoryMode, Needs, choose, count_needs, gib
+from mask2dit.plans import get_plan
 from mask2dit.production.descriptions import differing_descriptions
 from mask2dit.production.planning import Call, kept_by, plan_calls, remembered
 from mask2dit.production.record import FilmSettings
@@ -63,6 +64,8 @@ class Forecast:
     calls: tuple[Call, ...]
     device: torch.device
     dtype: torch.dtype
+    plan: str
+    """Of attention."""
     max_text_seq_length: int
     caption_lengths: tuple[int, ...] | None
     """Tokens per scene; None where they cannot be counted."""
@@ -73,6 +76,11 @@ class Forecast:
     """Why it does not fit into memory; this is also the first of the problems."""
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def keeps_context(self) -> bool:
+        """Whether known scenes are computed once, and their keys and values are kept."""
+        return not get_plan(self.plan).known_reads_generated and any(call.known for call in self.calls)
 
     @property
     def num_texts(self) -> int:
@@ -102,8 +110,9 @@ def forecast(
     *,
     device: torch.device,
     dtype: torch.dtype | None = None,
+    plan: str | None = None,
 ) -> Forecast:
-    """Say beforehand what a film takes on `device`. dtype: None is the model's own.
+    """Say beforehand what a film takes on `device`. dtype, plan (of attention): None is the model's own.
 
     Raises StoryboardError or InputError where it cannot be said what is to be made; what else is amiss is in the answer.
     """
@@ -116,8 +125,8 @@ def forecast(
     _check_weights(room.weights, device, dtype)
     transformer, vae, text_encoder = subject.networks()
     length = int(transformer.config.max_text_seq_length)
-    plan, cache = transformer.config.attention_plan, request.shortcuts.step_cache
-    kept = kept_by(calls, request.shape.num_latent_frames, plan, request.is_guided, cache)
+    plan = get_plan(plan or transformer.config.attention_plan).name
+    kept = kept_by(calls, request.shape.num_latent_frames, plan, request.is_guided, request.shortcuts.step_cache)
     needs = count_needs(transformer, vae, text_encoder, shape, dtype, device.type, kept)
     choice, shortage = _choose(needs, subject, shape, room, device.type)
     problems = [*([shortage] if shortage else []), *_problems(subject, request, length), *_too_little_disk(needs, choice.mode)]
@@ -128,6 +137,7 @@ def forecast(
         calls=calls,
         device=device,
         dtype=dtype,
+        plan=plan,
         max_text_seq_length=length,
         caption_lengths=tuple(count_tokens(each, subject.tokenizer) for each in request.captions) if subject.tokenizer else None,
         needs=needs,
@@ -143,6 +153,7 @@ def _resolve(storyboard: Storyboard, subject: Subject, settings: FilmSettings) -
     request = resolve_request(storyboard, subject.values, **settings.asked(), num_scenes=None)
     if request.num_inference_steps > subject.num_train_timesteps:
         raise InputError(f"num_inference_steps: got {request.num_inference_steps}, expected 1 to {subject.num_train_timesteps}")
+    check_interval_matters(request.shortcuts.guidance_interval, request.is_guided)
     return request
 
 

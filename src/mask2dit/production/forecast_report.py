@@ -69,6 +69,8 @@ def _film(forecast: Forecast) -> Rows:
     yield "at once", f"{at_once}; the model was trained on {'up to ' * (own > 1)}{own}"
     yield "tokens", f"{tokens}, {layout.num_tokens:,} in all"
     yield "captions", _captions(forecast)
+    longest = "; known scenes are computed once, so the time is the longest that it may take" if forecast.keeps_context else ""
+    yield "plan", f"{forecast.plan}{longest}"
     yield "model", f"{forecast.subject.name}, in {str(forecast.dtype).removeprefix('torch.')}"
     yield "device", device_name(forecast.device)
 
@@ -99,6 +101,8 @@ def _memory(forecast: Forecast) -> Rows:
     yield "  transformer", _part(needs.transformer, "for one prediction of all scenes")
     if weights != "plain":
         yield "", f"{gib(needs.quantized[weights]):<12}with --weights {weights}"
+    if needs.kept_bytes:
+        yield "", f"{'':<12}{gib(needs.kept_bytes):<12}kept between steps: {_kept(forecast)}"
     scene = f"for {'the longest' if len(set(forecast.request.num_frames)) > 1 else 'one'} scene"
     if choice.mode.tiled_vae:
         in_tiles = replace(needs.vae, call=replace(needs.vae.call, peak_bytes=needs.tiled_vae_bytes))
@@ -113,6 +117,11 @@ def _memory(forecast: Forecast) -> Rows:
     yield "  ways to keep it", "takes"
     for mode, peak in choice.ladder:
         yield "", f"{gib(peak):<12}{mode.sentence}"
+
+
+def _kept(forecast: Forecast) -> str:
+    cache = forecast.request.shortcuts.step_cache
+    return ", ".join(filter(None, ("known scenes" if forecast.keeps_context else None, cache)))
 
 
 def _part(part: Part, what: str) -> str:
