@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -288,7 +288,7 @@ def test_a_kernel_that_tells_something_else_is_not_taken(monkeypatch: pytest.Mon
     monkeypatch.setitem(KERNELS, "cpu", (wrong, absent, selfish, good))
     monkeypatch.setattr("mask2dit.merged_attention._found", {})
     with torch.device("meta"), torch.inference_mode():  # whatever else is at work
-        assert find_kernel(CPU, torch.float32, 16) is good
+        assert find_kernel(CPU, torch.float32, 16) is find_kernel(CPU, torch.float64, 16) is good
 
 
 def test_diffusers_kernels_are_called_whatever_the_backend_was() -> None:
@@ -301,10 +301,14 @@ def test_diffusers_kernels_are_called_whatever_the_backend_was() -> None:
         inputs = tiny.inputs(model, (3, 5, 4), (2, 1, 3))
         with torch.no_grad():
             made = model(**inputs).sample
-            for name in ("merged", "native"):
+            for name in ("grouped", "native", "grouped", "merged", "native"):
                 assert model.set_attention(name) == name
+                kernel = model.transformer_blocks[0].attn1.processor._attention_backend
+                assert kernel == ("native" if name == "native" else None)
                 torch.testing.assert_close(model(**inputs).sample, made, rtol=0, atol=1e-5)
-        assert model.transformer_blocks[0].attn1.processor._attention_backend == "native"
+        with pytest.raises(InputError):
+            model.set_attention("_flash_3")
+        assert _AttentionBackendRegistry.get_active_backend()[0] == "_native_math"  # as it was asked of diffusers, for all of its models
     finally:
         tiny.transformer().set_attention_backend("native")  # diffusers keeps the last choice for models that made none
 

@@ -179,7 +179,6 @@ def test_captions_given_at_once_are_encoded_alone(model_folder: Path, plain: tor
     assert torch.equal(film(pipeline), plain) and len(counted_encoder) == 4
 
 
-@pytest.mark.usefixtures("bfloat16_pays")
 def test_several_processes_of_a_branch_each_make_their_share() -> None:
     """Guidance branches side by side make as much each; what shares a sequence makes less, but for what goes in and out."""
 
@@ -197,6 +196,7 @@ def test_several_processes_of_a_branch_each_make_their_share() -> None:
     assert working(3) == alone  # heads do not divide, which is told when the model is loaded
 
 
+@pytest.mark.usefixtures("bfloat16_pays")
 def test_weights_are_kept_in_fewer_bits(model_folder: Path) -> None:
     for weights in WEIGHTS[1:]:
         transformer = load_pipeline(model_folder, memory=MemoryMode(weights=weights)).transformer

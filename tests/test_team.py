@@ -119,7 +119,7 @@ def test_mistakes_are_told_by_all(team: Made) -> None:
             assert each.endswith("give them the same, or let the first one lead")
         assert heads == (
             f"InputError: several devices: got {size} processes for one sequence and 3 heads of attention, expected a number that "
-            "divides them; use 3"
+            "divides them; use 1, 3"
         )
         assert mesh.startswith("InputError: enable_parallelism: got DeviceMesh(")
         assert mesh.endswith("expected one with 2 processes along a dimension named ulysses")
@@ -127,8 +127,10 @@ def test_mistakes_are_told_by_all(team: Made) -> None:
 
 def test_how_many_processes_go_with_guidance_branches() -> None:
     check_heads(30, 5, branches=2)
-    with pytest.raises(InputError, match=r"got 4 processes for one sequence, of 2, and 30 heads .*; use 2, 4, 6, 10, 12, 20, 30 or 60$"):
+    with pytest.raises(InputError, match=r"got 4 processes for one sequence, of 2, and 30 heads .*; use 2, 4, 6, 10, 12, 20, 30, 60$"):
         check_heads(30, 4, branches=2)
+    with pytest.raises(InputError, match=r"got 2 processes for one sequence and 1 heads .*; use 1$"):
+        check_heads(1, 2)
 
 
 @pytest.mark.slow

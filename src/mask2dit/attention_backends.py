@@ -8,7 +8,8 @@ from importlib.util import find_spec
 
 import torch
 from diffusers import ModelMixin
-from diffusers.models.attention_dispatch import AttentionBackendName
+from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
+from torch.nn.functional import scaled_dot_product_attention
 
 from mask2dit.attention import GroupedAttnProcessor, SceneAttention, SceneAttnProcessor
 from mask2dit.errors import InputError, is_out_of_memory, one_line
@@ -24,8 +25,9 @@ BACKENDS: dict[str, type[SceneAttnProcessor]] = {
 }
 
 
-KERNELS = tuple(each.value for each in AttentionBackendName)
+DIFFUSERS_KERNELS = tuple(each.value for each in AttentionBackendName)
 """What diffusers can call, each on the devices and with the packages that it needs."""
+OFF = 0.02  # of what is about 1, in 16 bits at most
 INEXACT = "sage"  # in the names of those that round to 8 bits
 
 
@@ -34,7 +36,7 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype, head_d
 
     Raises InputError for an unknown name, and for a backend that the device lacks.
     """
-    if name not in ("auto", *BACKENDS, *KERNELS):
+    if name not in ("auto", *BACKENDS, *DIFFUSERS_KERNELS):
         raise InputError(f"attention: got {name!r}, expected auto, {', '.join(BACKENDS)}, or a kernel of diffusers, such as _flash_3_hub")
     if name not in ("auto", *BACKENDS):
         problem = "it rounds to 8 bits" if INEXACT in name else kernel_problem(name, device, dtype, head_dim)
@@ -59,16 +61,20 @@ def choose_attention(name: str, device: torch.device, dtype: torch.dtype, head_d
 def kernel_problem(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str | None:
     """Why a kernel of diffusers cannot be used; it is tried on a few tokens, and fetched if it is one from the Hub."""
     scratch = _OneAttention()
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(1, 128, 2, head_dim, generator=generator, device="cpu") for _ in range(3)]
+    query, key, value = (each.transpose(1, 2) for each in states)
+    expected = scaled_dot_product_attention(query, key, value).transpose(1, 2)
     try:
-        scratch.set_attention_backend(name)
-        states = torch.zeros(1, 128, 2, head_dim, device=device, dtype=dtype)
-        with torch.no_grad():
-            scratch.attention.processor.dispatch(states, states, states)
+        with attention_backend("native"), torch.no_grad():  # puts diffusers' own choice back
+            scratch.set_attention_backend(name)
+            made = scratch.attention.processor.dispatch(*(each.to(device, dtype) for each in states))
     except Exception as error:  # a missing package, device or number format, each in words of its own
-        return "out of memory" if is_out_of_memory(error) else one_line(error) or type(error).__name__
-    finally:
-        scratch.set_attention_backend("native")  # diffusers keeps the last choice for whoever made none
-    return None
+        if is_out_of_memory(error):
+            raise  # says nothing of the kernel
+        return one_line(error) or type(error).__name__
+    off = float((made.cpu().float() - expected).abs().max())
+    return None if off < OFF else f"its result is off by {off:.2g}"
 
 
 class _OneAttention(ModelMixin):  # type: ignore[misc]

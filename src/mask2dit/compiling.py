@@ -27,4 +27,6 @@ def compile_blocks(transformer: Any, device: torch.device, remedy: str) -> None:
 
 def allow_kernels() -> None:
     """Let torch compile one function for as many inputs as films have."""
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MOST_KERNELS
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, MOST_KERNELS)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, MOST_KERNELS)

@@ -18,7 +18,7 @@ from mask2dit.footprint import Footprint, footprint
 from mask2dit.framewise import use_framewise_convolutions
 from mask2dit.latents import decode_latents, use_tiles
 from mask2dit.scene_layout import SceneLayout
-from mask2dit.sequence_parallel import SequenceParallel
+from mask2dit.sequence_parallel import SequenceParallel, branches_of
 from mask2dit.step_caches import read_step_cache, tensors_of
 from mask2dit.text import encode_tokens
 from mask2dit.video_shape import VideoShape
@@ -99,8 +99,7 @@ class Kept:
     @property
     def processes_of_branch(self) -> int:
         """Among how many one sequence is shared out."""
-        side_by_side = self.branches if self.processes % self.branches == 0 else 1
-        return self.processes // side_by_side
+        return self.processes // branches_of(self.processes, guided=self.branches == 2)
 
     def num_bytes(self, transformer: Any, layout: SceneLayout, frames: int) -> int:
         """In the transformer's number format, for `frames` latent frames of all scenes."""

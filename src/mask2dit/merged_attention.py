@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mask2dit.attention import GroupedAttnProcessor
+from mask2dit.errors import is_out_of_memory
 from mask2dit.plans import AttentionCall, AttentionGroup, AttentionPattern
 
 logger = logging.getLogger(__name__)
@@ -100,21 +101,21 @@ def find_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kern
 def _works(kernel: Kernel, device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
     """Try it as it is used, on 70 queries and two parts of the keys, against their softmax in float64."""
     calls = [AttentionCall((AttentionGroup((slice(0, 70),), (keys,)),)) for keys in (slice(0, 60), slice(60, 90))]
-    generator = torch.Generator().manual_seed(0)
     shapes = [(2, count, 2, head_dim) for count in (70, 90, 90, 70)]
-    *states, wish = (torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") for shape in shapes)
     with torch.enable_grad(), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+        generator = torch.Generator().manual_seed(0)
+        *states, wish = (torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu") for shape in shapes)
         exact = [each.clone().requires_grad_() for each in states]
         query, key, value = (each.transpose(1, 2) for each in exact)
         output = ((query @ key.transpose(2, 3) * head_dim**-0.5).softmax(-1) @ value).transpose(1, 2)
         output.backward(wish)
         try:
-            there = [each.to(device, dtype).requires_grad_() for each in states]
+            there = [each.to(device, dtype, copy=True).requires_grad_() for each in states]
             made = _MergedAttention.apply(*there, calls, kernel)  # type: ignore[no-untyped-call]
             made.backward(wish.to(device, dtype))
-        except torch.OutOfMemoryError:
-            raise  # says nothing of the kernel
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError):
+        except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise  # says nothing of the kernel
             return False
     tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 0.05
     pairs = [(made, output), *((mine.grad, each.grad) for mine, each in zip(there, exact, strict=True))]

@@ -80,11 +80,16 @@ class SequenceParallel:
 def check_heads(num_heads: int, size: int, branches: int = 1) -> None:
     """Raise InputError, with the numbers of processes in all that would do, where heads cannot be shared by `size` for each branch."""
     if num_heads % size:
-        *most, last = (str(branches * count) for count in range(1, num_heads + 1) if num_heads % count == 0 and branches * count > 1)
+        fitting = ", ".join(str(branches * count) for count in range(1, num_heads + 1) if num_heads % count == 0)
         raise InputError(
             f"several devices: got {size} processes for one sequence{f', of {branches},' if branches > 1 else ''} and {num_heads} heads of "
-            f"attention, expected a number that divides them; use {' or '.join(filter(None, (', '.join(most), last)))}"
+            f"attention, expected a number that divides them; use {fitting}"
         )
+
+
+def branches_of(num_processes: int, guided: bool) -> int:
+    """How many guidance branches are computed side by side."""
+    return 2 if guided and num_processes % 2 == 0 else 1
 
 
 def _overlap(one: slice, other: slice) -> int:

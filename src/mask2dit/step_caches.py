@@ -84,7 +84,7 @@ STEP_CACHES: dict[str, type[FirstBlockCache] | type[PyramidCache]] = {each.name:
 
 def read_step_cache(text: str) -> StepCache:
     """A cache by its name, with its number or without: "first-block", "first-block:0.1", "pyramid:2". Raises InputError."""
-    name, colon, number = text.partition(":") if isinstance(text, str) else ("", "", "")
+    name, colon, number = str(text).partition(":")
     kind = STEP_CACHES.get(name)
     if kind is None:
         expected = " or ".join(f"{each.name}:{each().amount:g}" for each in STEP_CACHES.values())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mask2dit.errors import InputError, Mask2DiTError, is_out_of_memory, one_line
 from mask2dit.predictor import Film, Predictor
-from mask2dit.sequence_parallel import check_heads
+from mask2dit.sequence_parallel import branches_of, check_heads
 from mask2dit.step_caches import Clock, caching
 from mask2dit.transformer import Mask2DiTTransformer3DModel
 
@@ -117,11 +117,6 @@ class Team:
                 f"several devices: got another film on process {', '.join(others)} than on process 0, expected the same storyboard, "
                 "settings, noise and rounding on all; give them the same, or let the first one lead"
             )
-
-
-def branches_of(num_processes: int, guided: bool) -> int:
-    """How many guidance branches are computed side by side."""
-    return 2 if guided and num_processes % 2 == 0 else 1
 
 
 class TeamPredictor(Predictor):

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention import AttentionMixin, FeedForward
+from diffusers.models.attention_dispatch import attention_backend
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import CogVideoXPatchEmbed, TimestepEmbedding, Timesteps
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
@@ -190,10 +191,11 @@ class Mask2DiTTransformer3DModel(ModelMixin, AttentionMixin, ConfigMixin, PeftAd
         chosen = choose_attention(name, place, dtype or self.dtype, self.config.attention_head_dim)
         kind = BACKENDS.get(chosen, GroupedAttnProcessor)
         for attention in self._attentions():
-            if type(attention.processor) is not kind:
+            if type(attention.processor) is not kind or attention.processor._attention_backend is not None:
                 attention.set_processor(kind())  # type: ignore[operator]  # a mixin without types
         if chosen not in BACKENDS:
-            super().set_attention_backend(chosen)
+            with attention_backend("native"):  # for this model alone: diffusers makes it everybody's
+                super().set_attention_backend(chosen)
         return chosen
 
     def set_attention_backend(self, backend: str) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -158,6 +159,24 @@ def test_checkpointing_changes_nothing_and_bfloat16_little(model: Path, tmp_path
     assert losses(tmp_path / "checkpointed") == pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
     assert losses(tmp_path / "bf16") == pytest.approx(losses(tmp_path / "plain"), rel=0.02)
     assert losses(tmp_path / "bf16") != losses(tmp_path / "plain")
+
+
+@pytest.mark.slow
+def test_attention_is_the_recipes_and_changes_nothing_but_rounding(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from one part of a run to the next."""
+    real, taken = loop.prepare, []
+
+    def prepare(*given: Any) -> loop.Training:
+        training = real(*given)
+        taken.append(type(training.modules["transformer"].transformer_blocks[0].attn1.processor).__name__)
+        return training
+
+    monkeypatch.setattr(loop, "prepare", prepare)
+    for name, attention, steps in (("auto", "auto", 4), ("grouped", "grouped", 4), ("both", "grouped", 2), ("both", "merged", 4)):
+        loop.train_diffusion(recipe(model, attention=attention, num_steps=steps), tmp_path / name, Paper())
+    assert taken == ["MergedAttnProcessor", "GroupedAttnProcessor", "GroupedAttnProcessor", "MergedAttnProcessor"]
+    for name in ("auto", "both"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "grouped"), rel=1e-4)
 
 
 def test_clipping_clips(model: Path, tmp_path: Path) -> None:

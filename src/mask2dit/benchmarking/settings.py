@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import torch
 
-from mask2dit.attention_backends import BACKENDS, KERNELS, choose_attention, kernel_problem
+from mask2dit.attention_backends import BACKENDS, DIFFUSERS_KERNELS, choose_attention, kernel_problem
 from mask2dit.benchmarking.forms import BOOLEAN_MASK, NFOLD_COPY, UNMASKED
 from mask2dit.errors import InputError
 from mask2dit.loading import builtin_model
@@ -108,7 +108,7 @@ class Settings:
     @property
     def floors(self) -> tuple[str, ...]:
         """The unmasked softmax by what diffusers takes unasked, and by every other kernel that is measured."""
-        return (UNMASKED, *(f"{UNMASKED} by {name}" for name in self.backends if name in KERNELS))
+        return (UNMASKED, *(f"{UNMASKED} by {name}" for name in self.backends if name in DIFFUSERS_KERNELS))
 
     @property
     def backend(self) -> str:
@@ -201,7 +201,7 @@ def _find_backends(
     names = tuple(dict.fromkeys(asked)) or (*BACKENDS, *(CUDA_KERNELS if device.type == "cuda" else ()))
     taken, absent = [], {}
     for name in names:
-        if name not in BACKENDS and name not in KERNELS:
+        if name not in BACKENDS and name not in DIFFUSERS_KERNELS:
             raise InputError(
                 f"--backend: got {name!r}, expected {', '.join(BACKENDS)}, or a kernel of diffusers, such as _flash_3_hub; leave it out "
                 "for all that work here"

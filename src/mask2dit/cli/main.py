@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
         except Exception as error:
             if not hasattr(error, "format_message"):  # typer's own errors; their classes moved between its versions
                 raise
-            leave_it_to_the_first(2)
+            leave_it_to_the_first()
             status = _fail(f"{error.format_message().rstrip('.')}; see `mask2dit --help`", 2)
         if standalone_mode:
             sys.exit(status if isinstance(status, int) else 0)

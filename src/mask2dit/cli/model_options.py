@@ -100,6 +100,7 @@ class ModelChoice:
 def chosen_model(asked: "ModelAsked", computing: Computing) -> ModelChoice:
     """Find the model, download it where it must be, and check its folder. Imports torch."""
     from mask2dit.attention_backends import choose_attention
+    from mask2dit.errors import InputError
     from mask2dit.loading import find_model, own_dtype
     from mask2dit.model_folder import check_model_folder, load_config
 
@@ -107,6 +108,8 @@ def chosen_model(asked: "ModelAsked", computing: Computing) -> ModelChoice:
     folder = find_model(asked.model, revision=asked.revision, offline=computing.offline)
     check_model_folder(folder, inp=asked.inp)
     numbers = numbers or own_dtype(folder)
+    if computing.offline and computing.attention.endswith("_hub"):
+        raise InputError(f"--attention: got {computing.attention} with --offline, expected one that is installed; leave one of them out")
     if computing.attention != "auto":
         choose_attention(computing.attention, place, numbers, load_config(folder, "transformer")["attention_head_dim"])
     return ModelChoice(folder, place, numbers, asked.model is None, asked.weights, asked.inp, computing)

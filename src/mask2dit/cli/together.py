@@ -81,7 +81,7 @@ def load(chosen: "ModelChoice", guided: bool, *how: Any) -> "Mask2DiTPipeline":
 
 def shares_sequence(guided: bool) -> bool:
     """Whether each process of this command holds a part of the tokens only, for a film that is guided or not."""
-    from mask2dit.team import branches_of
+    from mask2dit.sequence_parallel import branches_of
 
     return any(team.size > branches_of(team.size, guided) for team in _teams)
 
@@ -99,7 +99,7 @@ def _room(device: "torch.device") -> tuple[int, int]:
 
 def _loaded(team: "Team", chosen: "ModelChoice", guided: bool, *how: Any) -> "Mask2DiTPipeline":
     """The pipeline, once every process has it. Where one cannot, the first process says why."""
-    from mask2dit.team import branches_of
+    from mask2dit.sequence_parallel import branches_of
 
     team.branches = branches_of(team.size, guided)
     problem: Mask2DiTError | None = None
@@ -144,14 +144,14 @@ def first_alone_says() -> Iterator[None]:
     try:
         yield
     except InputError:
-        leave_it_to_the_first(2)
+        leave_it_to_the_first()
         raise
 
 
-def leave_it_to_the_first(status: int) -> None:
-    """Of several processes, only the first one goes on from here, and says what is wrong."""
+def leave_it_to_the_first() -> None:
+    """Of several processes, the first one goes on from here, and says what is wrong; the others only where it has not ended by then."""
     if started_together().get("RANK"):
-        _end_after_the_first(status)
+        _wait_for_the_first()
 
 
 def tell_torchrun(line: str) -> None:
@@ -164,9 +164,13 @@ def tell_torchrun(line: str) -> None:
 
 def _end_after_the_first(status: int) -> NoReturn:
     """End without a word; but not before the first process, which says why: torchrun ends all as soon as one has ended."""
+    _wait_for_the_first()
+    sys.exit(status)
+
+
+def _wait_for_the_first() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(60)
-    sys.exit(status)
 
 
 @contextmanager
