@@ -112,6 +112,22 @@ def test_merging_is_exact_also_where_one_part_outweighs_the_other(plan: str, num
             torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=10 * spread * rounding)
 
 
+@pytest.mark.parametrize("num_context", [0, 7])
+@pytest.mark.parametrize("plan", PLANS)
+def test_gradients_are_added_up_alike_in_place_and_for_a_compiler(plan: str, num_context: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pattern = get_plan(plan).pattern(LAYOUTS[0], {1}, num_context)
+    found = []
+    for compiling in (False, True):
+        inputs = [each.requires_grad_() for each in softmax_inputs(pattern, torch.float64)]
+        made = MergedAttnProcessor().attend(*inputs, pattern)
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda is_so=compiling: is_so)
+        made.square().sum().backward()
+        monkeypatch.undo()
+        found.append([each.grad for each in inputs])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("backend", ON_CPU)
 @pytest.mark.parametrize("layout", [SceneLayout((20,) * 3, (90,) * 3), SceneLayout((20, 30, 10), (90, 60, 150))], ids=str)
 def test_bfloat16_is_no_worse_than_the_dense_mask(backend: str, layout: SceneLayout) -> None:

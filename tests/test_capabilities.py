@@ -1,6 +1,7 @@
 """Every capability that diffusers' base classes promise, called on the tiny model, with its effect seen."""
 
 import copy
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,29 @@ def test_each_layout_is_compiled_once_and_with_lengths_as_numbers(model: Mask2Di
     assert len(graphs) == len(layouts)
     examples = [node.meta["example_value"] for graph in graphs for node in graph.graph.nodes if node.op == "placeholder"]
     assert examples and all(isinstance(each, Tensor) and all(type(size) is int for size in each.shape) for each in examples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_blocks_learn_as_plain_ones(checkpointing: bool) -> None:
+    """Merged and under autocast, as recipes with `compile: true` train; in seconds, also with many scenes."""
+
+    def gradients(compiled: bool) -> list[Tensor]:
+        model = tiny.transformer(num_layers=2)
+        assert model.set_attention("merged", dtype=torch.bfloat16) == "merged"
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        if compiled:
+            model.compile_repeated_blocks(fullgraph=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**tiny.inputs(model, (8,) * 6, (2,) * 6)).sample.float().square().mean()
+        loss.backward()
+        return [each.grad for each in model.parameters() if each.grad is not None]
+
+    began = time.monotonic()
+    for mine, plain in zip(gradients(True), gradients(False), strict=True):
+        assert (mine - plain).norm() <= 0.05 * plain.norm() + 1e-6
+    assert time.monotonic() - began < 200
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -9,6 +9,8 @@ Kernels that tell their log-sum-exp are no public functions of torch, so each is
 as in float32 on CUDA, attention is grouped.
 """
 
+import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -152,14 +154,14 @@ class _MergedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output, lse = ctx.saved_tensors
-        grads = [torch.zeros_like(states) for states in (query, key, value)]
+        grads = [_Sum(states) for states in (query, key, value)]
         for call, rest in zip(ctx.calls, ctx.rests, strict=True):
             queries, keys = [group.queries for group in call.groups], [group.keys for group in call.groups]
             parts = (_fold(grad, queries), _fold(query, queries), _fold(key, keys), _fold(value, keys), _fold(output, queries))
             made = ctx.kernel.backward(*parts, _fold(lse.transpose(1, 2)[..., None], queries)[..., 0].contiguous(), *rest)
             for whole, part, pieces in zip(grads, made, (queries, keys, keys), strict=True):
-                _unfold_add(whole, part, pieces)
-        return *grads, None, None
+                whole.add(part, pieces)
+        return *(each.result() for each in grads), None, None
 
 
 def merged_forward(
@@ -223,12 +225,38 @@ def _unfolded(output: Tensor, lse: Tensor, queries: Sequence[Slices], batch: int
         yield pieces, outputs[:, index], sums[:, index]
 
 
-def _unfold_add(whole: Tensor, folded: Tensor, pieces: Sequence[Slices]) -> None:
-    """The reverse of `_fold`, added to [B, N, h, d]."""
-    groups = torch.unflatten(folded.transpose(1, 2), 0, (whole.shape[0], len(pieces)))  # [B, G, n, h, d]
-    start = 0
-    for column in zip(*pieces, strict=True):
-        length = column[0].stop - column[0].start
-        for index, piece in enumerate(column):
-            whole[:, piece] += groups[:, index, start : start + length]
-        start += length
+class _Sum:
+    """The reverse of `_fold`: parts of [B, N, h, d] that are added up.
+
+    In place; but a compiler, which would nest each write in all that came before it, gets the parts between any two borders as one sum.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._whole = None if torch.compiler.is_compiling() else torch.zeros_like(like)
+        self._parts: list[tuple[slice, Tensor]] = []
+
+    def add(self, folded: Tensor, pieces: Sequence[Slices]) -> None:
+        """[B·G, h, n, d] at the places of G groups."""
+        groups = torch.unflatten(folded.transpose(1, 2), 0, (self._like.shape[0], len(pieces)))  # [B, G, n, h, d]
+        start = 0
+        for column in zip(*pieces, strict=True):
+            length = column[0].stop - column[0].start
+            for index, piece in enumerate(column):
+                part = groups[:, index, start : start + length]
+                if self._whole is None:
+                    self._parts.append((piece, part))
+                else:
+                    self._whole[:, piece] += part
+            start += length
+
+    def result(self) -> Tensor:
+        """All of it."""
+        if self._whole is not None:
+            return self._whole
+        borders = sorted({0, self._like.shape[1], *(border for place, _ in self._parts for border in (place.start, place.stop))})
+        return torch.cat([self._between(*each) for each in itertools.pairwise(borders)], dim=1)
+
+    def _between(self, start: int, stop: int) -> Tensor:
+        there = [part[:, start - place.start : stop - place.start] for place, part in self._parts if place.start <= start < place.stop]
+        return functools.reduce(torch.add, there) if there else torch.zeros_like(self._like[:, start:stop])
