@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from film import machine
+from film import machine, process_memory
 
 SCENES = (
     "a red fox walks right in the meadow",
@@ -85,7 +85,7 @@ class StageTimes:
         self.memory: dict[str, float] = {}
 
     def start(self, stage: str, total: int) -> None:
-        self.memory[stage] = most_memory()
+        self.memory[stage] = process_memory("VmHWM")
         self._stage, self._began = stage, time.perf_counter()
 
     def step(self) -> None:
@@ -211,13 +211,7 @@ def peak_of(count: int, steps: int | None) -> dict[str, float]:
     times = StageTimes()
     with tempfile.TemporaryDirectory() as folder:
         film(load_pipeline(), Path(folder) / "film", count, steps, times)
-    return {"making": times.memory["joining"], "command": most_memory()}
-
-
-def most_memory() -> float:
-    """GiB that this process has held at most; not ru_maxrss, which after fork and exec begins with the parent's."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
+    return {"making": times.memory["joining"], "command": process_memory("VmHWM")}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from film import machine
+from film import machine, process_memory
 from foreign_footage import Part, Plan, write_film
 
 from mask2dit.evaluation.features import Store
@@ -122,8 +122,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.peak_of:
         seconds(options.peak_of, options.peak_of.parent / "store", tuple(METRICS), networks(options.networks))
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()  # not ru_maxrss: after fork and exec it begins high
-        print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20)
+        print(process_memory("VmHWM"))
         return
     about = machine(options.threads)
     print(f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, torch {about['torch']}; median of {options.rounds} rounds")

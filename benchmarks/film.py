@@ -122,6 +122,15 @@ def timed(command: list[str], environment: Mapping[str, str]) -> tuple[float, fl
     return time.perf_counter() - began, usage.ru_maxrss / 2**20
 
 
+def process_memory(key: str) -> float:
+    """GiB of this process, as the kernel counts them: VmRSS now, VmHWM at most.
+
+    Not ru_maxrss, which after fork and exec begins with the parent's.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 2**20
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the figures belong to."""
     import torch

@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from diffusers import CogVideoXDDIMScheduler
+from film import process_memory
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
@@ -257,17 +258,11 @@ def summary(timed: Sequence[tuple[float, float]], batch_size: int, flop: Arithme
 
 def peak_memory() -> dict[str, float]:
     """GiB, the most so far: of this process, and on CUDA of the device."""
-    host = process_memory("VmHWM")  # not ru_maxrss: after fork and exec that begins with the parent's
+    host = process_memory("VmHWM")
     if not torch.cuda.is_available():
         return {"peak_memory_gib": host}
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     return {"peak_memory_gib": allocated / GIB, "peak_reserved_gib": reserved / GIB, "peak_host_gib": host}
-
-
-def process_memory(key: str) -> float:
-    """GiB of this process, as the kernel counts them: VmRSS now, VmHWM at most."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) / 2**20
 
 
 def _synchronize() -> None:

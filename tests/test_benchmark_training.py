@@ -21,7 +21,9 @@ def benchmark() -> ModuleType:
     spec = importlib.util.spec_from_file_location("training_benchmark", BENCHMARK)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARK.parent)  # as for a script, which finds its neighbours
+        spec.loader.exec_module(module)
     module.WARMUP_STEPS = 1
     module.matmul_rate = lambda rows, inner, columns, dtype: 1e9 + 2 * rows  # half a second each, and no law holds of them
     return module
