@@ -1,5 +1,6 @@
 """Video files: what is written comes back, at the right times, and a broken write leaves nothing."""
 
+import os
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_browsers_can_play_it(tmp_path: Path) -> None:
         assert (stream.average_rate, stream.frames) == (8, 5)
     raw = (tmp_path / "a.mp4").read_bytes()
     assert raw.find(b"moov") < raw.find(b"mdat")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores to choose from")
+def test_a_video_is_the_same_on_any_number_of_cores(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (40, 128, 192, 3), dtype=np.uint8)
+    write_video(tmp_path / "many.mp4", frames, 8)
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        write_video(tmp_path / "one.mp4", frames, 8)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert (tmp_path / "many.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
 
 
 def test_odd_sizes_grow_to_even_ones(tmp_path: Path) -> None:
