@@ -31,13 +31,9 @@ from mask2dit.files import written_aside
 Frame = NDArray[np.uint8]
 
 QUALITY = "14"  # x264's rate factor; 18 is called visually lossless, and flat drawings cost little
-# Without B-frames decoding and showing order agree, so that files join without a gap in their time stamps.
-H264_OPTIONS = {
-    "crf": QUALITY,
-    "preset": "medium",
-    "bf": "0",
-    "threads": "4",
-}  # of its own, the encoder would make other bytes for other cores
+# Without B-frames decoding and showing order agree, so that files join without a gap in their time stamps. With as many threads as cores,
+# the encoder would make other bytes on other machines.
+H264_OPTIONS = {"crf": QUALITY, "preset": "medium", "bf": "0", "threads": "4"}
 TIMESTAMP_TOLERANCE = 1e-3  # seconds; Matroska rounds to milliseconds
 WORTH_IT = 0.75  # of its size; making a picture a little smaller takes longer than all that is done with the smaller one saves
 FAST_START = {"movflags": "+faststart"}  # the index before the pictures: a browser plays while it loads
